@@ -1,0 +1,149 @@
+"""The process that talks to Weights & Biases for a run: reads messages on stdin, reports on stdout.
+
+Started by fastres/track/wandb.py, by path. Messages are JSON lines: one `open`, then `log`, `image`, `summary`,
+and `finish`. The end of stdin without `finish` means that the training process died. Reports are JSON lines
+{"mode", "directory", "say"}, each optional. It imports nothing of fastres, so it starts as fast as W&B does.
+"""
+
+import json
+import os
+import ssl
+import sys
+import threading
+import traceback
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+
+ANSWER_TIMEOUT = 4.0  # seconds the server has to say anything at all
+INIT_TIMEOUT = 30.0  # seconds it has to open the run
+ORPHAN_SECONDS = 30.0  # seconds to finish once the training process is gone
+
+# Which metric is drawn over what, and which figure stands for it in a table of runs. The first match wins.
+METRICS = (
+    # name              axis           summary
+    ("epoch",           None,          "max"),
+    ("images_seen",     None,          "max"),
+    ("val/top1_err",    "epoch",       "min,last"),
+    ("val/top5_err",    "epoch",       "min,last"),
+    ("val/loss",        "epoch",       "min,last"),
+    ("speed/img_per_s", "images_seen", "max,mean"),
+    ("speed/data_wait_pct", "images_seen", "max,mean"),
+    ("speed/gpu_mem_gb", "images_seen", "max"),
+    ("speed/mfu_pct",   "images_seen", "max,mean"),
+    ("train/loss",      "images_seen", "min,last"),
+    ("val/*",           "epoch",       None),
+    ("stage/*",         "epoch",       None),
+    ("train/*",         "images_seen", None),
+    ("speed/*",         "images_seen", None),
+    ("lr",              "images_seen", "last"),
+)
+
+# Nothing about the machine or the user's files leaves with the run. A setting that a version lacks is left out.
+PRIVATE = {
+    "console": "off", "disable_code": True, "disable_git": True, "disable_job_creation": True,
+    "save_code": False, "x_disable_meta": True, "x_save_requirements": False, "host": "", "silent": True,
+}
+
+
+def main() -> int:
+    """Serve one run; 0 when W&B has taken everything, 1 when it failed."""
+    reports = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)  # whatever W&B prints goes to mirror.log, not between the reports
+    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # its crash reports wait for a dead network at exit
+
+    def report(**fields) -> None:
+        print(json.dumps(fields), file=reports)
+
+    messages = (json.loads(line) for line in sys.stdin)
+    opening = next(messages)
+    try:
+        run = open_run(opening, report)
+        for message in messages:
+            if message["op"] == "finish":
+                return finish(run, message["exit_code"], message["seconds"])
+            handle(run, message)
+        return finish(run, 1, ORPHAN_SECONDS)
+    except Exception as error:
+        traceback.print_exc()
+        report(mode="off", say=f"W&B failed ({one_line(error)}); the run goes on, its own files are complete")
+        leave_after(ORPHAN_SECONDS, 1)  # W&B's exit hooks may wait for a network that swallows
+        return 1
+
+
+def open_run(opening: dict, report: Callable):
+    """The W&B run, online where the server answers, else offline so that `wandb sync` can send it later."""
+    import wandb
+
+    mode, why = opening["mode"], None
+    if mode == "online":
+        why = unreachable(os.environ.get("WANDB_BASE_URL") or "https://api.wandb.ai")
+        if why is None:
+            try:
+                return started(wandb, opening, "online", report)
+            except Exception as error:
+                traceback.print_exc()
+                why = one_line(error)
+        report(mode="offline", say=f"W&B cannot be reached ({why}); mirroring offline, for a later `wandb sync`")
+    return started(wandb, opening, "offline", report)
+
+
+def started(wandb, opening: dict, mode: str, report: Callable):
+    """`wandb.init` with everything private switched off, and the axis of every metric."""
+    known = getattr(wandb.Settings, "model_fields", {})
+    wanted = {**PRIVATE, "init_timeout": INIT_TIMEOUT, "finish_timeout": ORPHAN_SECONDS}
+    settings = wandb.Settings(**{name: value for name, value in wanted.items() if name in known})
+    same = {name: opening[name] for name in ("dir", "project", "name", "id", "config", "tags")}
+    run = wandb.init(mode=mode, resume="allow", settings=settings, **same)
+    for name, axis, summary in METRICS:
+        run.define_metric(name, step_metric=axis, summary=summary)
+    report(mode=mode, directory=os.path.dirname(run.dir))
+    return run
+
+
+def handle(run, message: dict) -> None:
+    """One message of the training process."""
+    if message["op"] == "log":
+        run.log(message["metrics"])  # never step=: W&B drops what comes twice after a resume
+    elif message["op"] == "image":
+        import wandb
+
+        run.log({message["key"]: wandb.Image(message["path"])})
+    elif message["op"] == "summary":
+        run.summary.update(message["figures"])
+
+
+def finish(run, exit_code: int, seconds: float) -> int:
+    """Close the run; 0 only when W&B is done within `seconds`."""
+    leave_after(seconds, 2)
+    run.finish(exit_code=exit_code)
+    return 0
+
+
+def one_line(error: Exception) -> str:
+    """An exception as the first line of its text, with its kind."""
+    return f"{type(error).__name__}: {error}".splitlines()[0]
+
+
+def leave_after(seconds: float, exit_code: int) -> None:
+    """End this process `seconds` from now, whatever it is waiting for."""
+    timer = threading.Timer(seconds, os._exit, (exit_code,))
+    timer.daemon = True
+    timer.start()
+
+
+def unreachable(url: str) -> str | None:
+    """None where a server answers at `url` with anything, else why not. Proxies are used as W&B uses them."""
+    try:
+        urllib.request.urlopen(url, timeout=ANSWER_TIMEOUT).close()
+    except urllib.error.HTTPError:
+        return None
+    except urllib.error.URLError as error:
+        return None if isinstance(error.reason, ssl.SSLError) else str(error.reason)
+    except Exception as error:
+        return f"{error} after {ANSWER_TIMEOUT:.0f} s" if isinstance(error, TimeoutError) else str(error)
+    return None
+
+
+if __name__ == "__main__":
+    sys.exit(main())
