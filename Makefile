@@ -1,0 +1,58 @@
+# Two commands do all the set-up on a fresh machine: `make demo` and `make test`.
+# Everything is installed into .venv; a stamp file per level makes a second run cost seconds.
+SHELL  := /bin/bash
+PYTHON ?= python3
+BIN    := .venv/bin
+DEMO   := runs/live/demo-world
+
+export OMP_NUM_THREADS ?= $(shell nproc)
+
+.PHONY: help setup demo test test-slow lint bench clean
+
+help:
+	@echo "make demo       set up what the main job needs, then run it on the small world (no GPU, no data)"
+	@echo "make test       set up everything, then the fast tests"
+	@echo "make test-slow  set up everything, then the slow tests"
+	@echo "make lint       ruff"
+	@echo "make clean      remove what these commands made, .venv included"
+
+demo: .venv/base.stamp
+	$(BIN)/python preprocess/pack.py --small-world --out $(DEMO)
+	$(BIN)/python -m fastres.train --schedule demo --data $(DEMO)
+
+setup: .venv/all.stamp
+
+test: setup
+	$(BIN)/python -m pytest -m "not slow"
+
+test-slow: setup
+	$(BIN)/python -m pytest -m slow
+
+lint: .venv/lint.stamp
+	$(BIN)/ruff check .
+
+clean:
+	rm -rf .venv runs/live build dist *.egg-info .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "error: $(PYTHON) is older than Python 3.11: install it, then make PYTHON=python3.11 ..."; exit 4; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --upgrade pip setuptools wheel
+
+.venv/lint.stamp: | .venv/bin/python
+	$(BIN)/pip install --quiet 'ruff>=0.12'
+	@touch $@
+
+# A torch that lies on the machine without a torchvision to match is not what we want: ask for both by name, first.
+.venv/base.stamp: setup.py | .venv/bin/python
+	$(BIN)/pip install --quiet torch torchvision
+	$(BIN)/pip install --quiet --editable .
+	@touch $@
+
+.venv/all.stamp: setup.py .ci/system-libraries | .venv/base.stamp
+	bash .ci/system-libraries
+	$(BIN)/pip install --quiet --no-build-isolation 'ffcv>=1.0.2'
+	$(BIN)/pip install --quiet --editable '.[ffcv,dali,dev]'
+	@touch $@

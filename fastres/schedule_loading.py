@@ -1,0 +1,112 @@
+"""From what a user types to a checked Schedule: a name or a .py file, then `--set a.b=c` overrides."""
+
+import dataclasses
+import difflib
+import runpy
+import types
+import typing
+from pathlib import Path
+from typing import Any
+
+from fastres.errors import FastresError, UsageError
+from fastres.schedule_types import Schedule
+from fastres.schedules import SCHEDULES
+
+
+def load_schedule(name: str) -> Schedule:
+    """A schedule of schedules.py by its name, or SCHEDULE of the Python file at a path. UsageError otherwise."""
+    if name in SCHEDULES:
+        return SCHEDULES[name]
+    if name.endswith(".py"):
+        return _from_file(Path(name))
+    known = ", ".join([*SCHEDULES, "or a path to a .py file"])
+    raise UsageError(f"schedule {name!r} is not known{_nearest(name, SCHEDULES)}; known: {known}")
+
+
+def _from_file(path: Path) -> Schedule:
+    if not path.is_file():
+        raise UsageError(f"schedule file {path} does not exist; known names: {', '.join(SCHEDULES)}")
+    try:
+        schedule = runpy.run_path(str(path)).get("SCHEDULE")
+    except FastresError:
+        raise
+    except Exception as error:  # the user's own file: say where it broke, in one sentence
+        raise UsageError(f"schedule file {path} does not run: {type(error).__name__}: {error}") from error
+    if not isinstance(schedule, Schedule):
+        raise UsageError(f"schedule file {path} defines no SCHEDULE of type Schedule; see fastres/schedules.py")
+    return schedule
+
+
+def override(schedule: Schedule, assignments: list[str]) -> Schedule:
+    """Apply `path=value` settings in order, e.g. `stages.0.epochs=1`. Unknown names and bad values raise UsageError."""
+    for assignment in assignments:
+        path, equals, text = assignment.partition("=")
+        if not equals:
+            raise UsageError(f"--set {assignment!r} has no '=', expected NAME=VALUE such as batch_size=64")
+        schedule = _replace_at(schedule, path.strip().split("."), text.strip(), path.strip())
+    return schedule
+
+
+def _replace_at(node: Any, keys: list[str], text: str, path: str) -> Any:
+    """A copy of `node` (dataclass or tuple of them) with the value at `keys` replaced."""
+    key, rest = keys[0], keys[1:]
+    if isinstance(node, tuple):
+        if not key.isdigit() or int(key) >= len(node):
+            raise UsageError(f"--set {path}: {key!r} is not an index, expected 0 to {len(node) - 1}")
+        items = list(node)
+        if not rest:
+            raise UsageError(f"--set {path} names a whole row, expected one of its fields: {_fields(items[int(key)])}")
+        items[int(key)] = _replace_at(items[int(key)], rest, text, path)
+        return tuple(items)
+    known = _fields(node)
+    if key not in known or key in ("name", "expected"):
+        settable = [name for name in known if name not in ("name", "expected")]
+        raise UsageError(f"--set {path}: {key!r} is not known{_nearest(key, settable)}; known: {', '.join(settable)}")
+    current = getattr(node, key)
+    nested = dataclasses.is_dataclass(current) or (isinstance(current, tuple) and _fields(current[0]))
+    if rest and not nested:
+        raise UsageError(f"--set {path}: {key!r} has no parts, expected {key}=VALUE")
+    if nested and not rest:
+        parts = ", ".join(_fields(current)) if dataclasses.is_dataclass(current) else f"0 to {len(current) - 1}"
+        raise UsageError(f"--set {path} names a group, expected one of its parts: {parts}")
+    value = _replace_at(current, rest, text, path) if rest else _parse(text, _field_type(node, key), path)
+    return dataclasses.replace(node, **{key: value})
+
+
+def _parse(text: str, kind: Any, path: str) -> Any:
+    """Read `text` as the field's annotated type."""
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (typing.Union, types.UnionType):
+        if text.lower() == "none":
+            return None
+        return _parse(text, next(a for a in arguments if a is not type(None)), path)
+    if origin is tuple:
+        return tuple(part.strip() for part in text.split(",") if part.strip())
+    if kind is bool:
+        if text.lower() not in ("true", "false"):
+            raise UsageError(f"--set {path}={text}: expected true or false")
+        return text.lower() == "true"
+    if kind in (int, float):
+        try:
+            value = kind(text)
+        except ValueError:
+            raise UsageError(
+                f"--set {path}={text}: expected {'a whole number' if kind is int else 'a number'}"
+            ) from None
+        if value != value or value in (float("inf"), float("-inf")):
+            raise UsageError(f"--set {path}={text}: expected a finite number")
+        return value
+    return text
+
+
+def _fields(node: Any) -> list[str]:
+    return [f.name for f in dataclasses.fields(node)] if dataclasses.is_dataclass(node) else []
+
+
+def _field_type(node: Any, key: str) -> Any:
+    return typing.get_type_hints(type(node))[key]
+
+
+def _nearest(name: str, known: typing.Iterable[str]) -> str:
+    match = difflib.get_close_matches(name, list(known), n=1)
+    return f", did you mean {match[0]!r}?" if match else ""

@@ -1,0 +1,173 @@
+"""What a schedule is made of: frozen, keyword-only rows that check themselves. The experiments are in schedules.py.
+
+A wrong value raises UsageError as soon as the row is made, so nothing starts on a bad configuration.
+"""
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any
+
+from fastres.errors import UsageError
+
+STEM_INITS = ("torch7", "antialias", "torch7-raw", "blank")
+SURGERIES = ("fc", *(f"stem:{init}" for init in STEM_INITS))
+BN_RULES = ("frozen", "recalibrated", "batch")
+ARCHITECTURES = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
+
+
+def _check(condition: bool, name: str, value: Any, expected: str) -> None:
+    if not condition:
+        raise UsageError(f"{name} is {value!r}, expected {expected}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ViewSettings:
+    """Augmentation (paper, section 4.2) and resampling.
+
+    convention                        which bicubic, see views/resample.py
+    brightness, contrast, saturation  jitter factors are uniform in 1 +- this
+    lighting                          standard deviation of the PCA lighting noise
+    flip                              probability of mirroring
+    impl                              which implementation of the views: auto, torch or reference
+    """
+
+    convention: str = "torch7"
+    brightness: float = 0.4
+    contrast: float = 0.4
+    saturation: float = 0.4
+    lighting: float = 0.1
+    flip: float = 0.5
+    impl: str = "auto"
+
+    def __post_init__(self) -> None:
+        _check(
+            self.convention in ("half-pixel", "torch7"), "views.convention", self.convention, "half-pixel or torch7"
+        )
+        for name in ("brightness", "contrast", "saturation"):
+            _check(0 <= getattr(self, name) <= 1, f"views.{name}", getattr(self, name), "0 to 1")
+        _check(self.lighting >= 0, "views.lighting", self.lighting, "0 or more")
+        _check(0 <= self.flip <= 1, "views.flip", self.flip, "a probability")
+        _check(self.impl in ("auto", "torch", "reference"), "views.impl", self.impl, "auto, torch or reference")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Optimizer:
+    """SGD as fb.resnet.torch uses it: Nesterov momentum without dampening, decay on every trained parameter."""
+
+    lr: float = 0.01
+    momentum: float = 0.9
+    nesterov: bool = True
+    weight_decay: float = 1e-4
+
+    def __post_init__(self) -> None:
+        _check(self.lr > 0, "optimizer.lr", self.lr, "more than 0")
+        _check(0 <= self.momentum < 1, "optimizer.momentum", self.momentum, "0 or more and below 1")
+        _check(self.weight_decay >= 0, "optimizer.weight_decay", self.weight_decay, "0 or more")
+        _check(
+            self.momentum > 0 or not self.nesterov, "optimizer.nesterov", self.nesterov, "false when momentum is 0"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plateau:
+    """The paper's rule (section 5.4): lower the rate when the running average of the error stops improving.
+
+    factor    the rate is multiplied by this
+    window    epochs in the running average of the validation top-1 error
+    patience  epochs without notable improvement before the rate is lowered
+    least     what counts as an improvement, in points of error (%)
+    """
+
+    factor: float = 0.1
+    window: int = 3
+    patience: int = 3
+    least: float = 0.5
+
+    def __post_init__(self) -> None:
+        _check(0 < self.factor < 1, "lr_policy.factor", self.factor, "between 0 and 1")
+        _check(self.window >= 1, "lr_policy.window", self.window, "1 or more")
+        _check(self.patience >= 1, "lr_policy.patience", self.patience, "1 or more")
+        _check(self.least >= 0, "lr_policy.least", self.least, "0 or more")
+
+
+@dataclass(frozen=True, kw_only=True)
+class WarmupCosine:
+    """Linear warm-up, then half a cosine down to zero over the stage; set anew before every step."""
+
+    warmup_epochs: float = 1.0
+
+    def __post_init__(self) -> None:
+        _check(self.warmup_epochs >= 0, "lr_policy.warmup_epochs", self.warmup_epochs, "0 or more")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """One row of a schedule.
+
+    name      what logs and pictures call it
+    epochs    passes over the training images
+    train     patterns of the parameters that learn (`fc.*`, `*`); one that matches nothing is an error
+    upscale   4: 64-pixel images are scaled to 256 and cropped to 224; 1: cropped to 56
+    surgery   done before the stage, in order: `fc` (new head), `stem:torch7` and its kin (new first layer)
+    bn        what frozen BatchNorms do: frozen, recalibrated or batch (see model/freeze.py)
+    lr        first learning rate of the stage; None: optimizer.lr
+    """
+
+    name: str
+    epochs: int
+    train: tuple[str, ...]
+    upscale: int
+    surgery: tuple[str, ...] = ()
+    bn: str = "frozen"
+    lr: float | None = None
+
+    def __post_init__(self) -> None:
+        _check(self.epochs >= 1, f"epochs of stage {self.name}", self.epochs, "1 or more")
+        _check(self.upscale >= 1, f"upscale of stage {self.name}", self.upscale, "1 or more")
+        _check(len(self.train) > 0, f"train of stage {self.name}", self.train, "at least one pattern")
+        _check(self.bn in BN_RULES, f"bn of stage {self.name}", self.bn, "one of " + ", ".join(BN_RULES))
+        _check(self.lr is None or self.lr > 0, f"lr of stage {self.name}", self.lr, "more than 0")
+        for operation in self.surgery:
+            _check(
+                operation in SURGERIES, f"surgery of stage {self.name}", operation, "one of " + ", ".join(SURGERIES)
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Schedule:
+    """A whole experiment.
+
+    arch        torchvision's name of the network
+    width       channels of the first stage: 64 is torchvision's; less is the same net, slimmer
+    weights     `IMAGENET1K_V1` (torchvision's), `shipped:NAME` (in this package), a file, or None: from scratch
+    batch_size  images per optimiser step, over all processes
+    expected    what the paper reports, errors in %, by name; empty where it reports nothing
+    """
+
+    name: str
+    stages: tuple[Stage, ...]
+    arch: str = "resnet18"
+    width: int = 64
+    weights: str | None = "IMAGENET1K_V1"
+    batch_size: int = 256
+    optimizer: Optimizer = field(default_factory=Optimizer)
+    lr_policy: Plateau | WarmupCosine = field(default_factory=Plateau)
+    views: ViewSettings = field(default_factory=ViewSettings)
+    expected: dict[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        _check(self.arch in ARCHITECTURES, "arch", self.arch, "one of " + ", ".join(ARCHITECTURES))
+        _check(self.width >= 1, "width", self.width, "1 or more")
+        _check(self.batch_size >= 1, "batch_size", self.batch_size, "1 or more")
+        _check(len(self.stages) >= 1, "stages", self.stages, "at least one")
+
+    @property
+    def epochs(self) -> int:
+        """Epochs over all stages: 32 for the paper."""
+        return sum(stage.epochs for stage in self.stages)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain dicts, lists and scalars, fit for JSON."""
+        plain = dataclasses.asdict(self)
+        plain["lr_policy"]["kind"] = type(self.lr_policy).__name__
+        return plain

@@ -1,0 +1,34 @@
+"""Install fastres: `pip install -e .`, or with extras `pip install -e .[ffcv,dali,dev]`.
+
+The extras need system packages or large wheels, so the base install leaves them out:
+ffcv  builds from source: apt-get install libopencv-dev libturbojpeg0-dev pkg-config g++
+dali  a wheel of about 200 MB for CUDA 13; it also runs CPU pipelines without a GPU
+"""
+
+from setuptools import find_packages, setup
+
+setup(
+    name="fastres",
+    version="0.1.0",
+    description="Fast, trustworthy staged fine-tuning of pretrained residual networks on small images",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    packages=find_packages(include=["fastres", "fastres.*"]),
+    package_data={"fastres.model": ["shipped/*"]},
+    install_requires=[
+        "torch>=2.11",
+        "torchvision>=0.26",
+        "numpy>=2.0",
+        "numba>=0.61",
+        "pillow>=10.0",
+        "safetensors>=0.4",
+        "tqdm>=4.66",
+        "matplotlib>=3.8",
+        "wandb>=0.31",
+    ],
+    extras_require={
+        "ffcv": ["ffcv>=1.0.2", "opencv-python"],
+        "dali": ["nvidia-dali-cuda130>=2.4"],
+        "dev": ["pytest>=8", "pytest-timeout", "ruff>=0.12", "setuptools"],
+    },
+)

@@ -1,0 +1,254 @@
+"""Views: the torch version equals the definition for every draw; resampling, colour and chance equal outside truths."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from fastres import views
+from fastres.errors import UsageError
+from fastres.geometry import Geometry
+from fastres.schedule_types import ViewSettings
+from fastres.views import TWELVE_VIEWS, TestPlan, TrainPlan, colour
+from fastres.views.draw import draw, epoch_order, philox
+from fastres.views.resample import CONVENTIONS, matrix, taps
+
+GEOMETRIES = [(64, 4), (64, 1), (32, 4), (32, 1), (8, 1), (40, 3), (24, 2)]
+
+
+def bytes_of(count: int, side: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (count, side, side, 3), dtype=np.uint8)
+
+
+def both(images, plan, ids=None):
+    """The same plan through the reference (float64) and the torch implementation, [n, 3, H, H]."""
+    ids = np.arange(len(images)) if ids is None else ids
+    out = []
+    for impl in ("reference", "torch"):
+        settings = ViewSettings(**{**plan.settings.__dict__, "impl": impl})
+        dtype = torch.float64 if impl == "reference" else plan.dtype
+        chosen = type(plan)(**{**plan.__dict__, "settings": settings, "dtype": dtype})
+        out.append(
+            views.apply(torch.from_numpy(images), torch.arange(len(images)), torch.from_numpy(ids), chosen)
+        )
+    return out
+
+
+@pytest.mark.parametrize("convention", CONVENTIONS)
+@pytest.mark.parametrize("side,upscale", GEOMETRIES)
+def test_training_views_equal_the_definition(side, upscale, convention):
+    """float32 rounding only: 2e-6 of the largest value, which reaches 12 in the legal corners."""
+    plan = TrainPlan(
+        geometry=Geometry(side, upscale), settings=ViewSettings(convention=convention), seed=5, stage=1, epoch=3
+    )
+    count = 6 if side * upscale > 200 else 24
+    truth, ours = both(bytes_of(count, side), plan, ids=np.arange(count) * 7919 + 11)
+    assert ours.shape == (count, 3, plan.geometry.crop, plan.geometry.crop)
+    assert (ours - truth).abs().max() <= 2e-6 * max(1.0, truth.abs().max().item())
+
+
+@pytest.mark.parametrize("convention", CONVENTIONS)
+@pytest.mark.parametrize("side,upscale", GEOMETRIES)
+def test_twelve_views_equal_the_definition(side, upscale, convention):
+    plan = TestPlan(
+        geometry=Geometry(side, upscale), settings=ViewSettings(convention=convention), views=TWELVE_VIEWS
+    )
+    truth, ours = both(bytes_of(2, side), plan)
+    assert ours.shape == (24, 3, plan.geometry.crop, plan.geometry.crop)
+    assert (ours - truth).abs().max() <= 2e-6 * max(1.0, truth.abs().max().item())
+
+
+def test_extreme_jitter_equals_the_definition_in_every_order():
+    """All six orders at the corners of the factors, black, white and saturated images."""
+    rng = np.random.default_rng(0)
+    corner = np.array(list(itertools.product((0.6, 1.4), repeat=3)))
+    factors, order = np.repeat(corner, 6, axis=0), np.tile(np.arange(6), 8)
+    lighting = rng.normal(0, 0.3, (48, 3))
+    pixels = rng.integers(0, 256, (48, 5, 4, 3)).astype(np.float64)
+    pixels[0], pixels[1], pixels[2, ..., 0] = 0, 255, 255
+    matrices, offsets = colour.compose(pixels.mean((1, 2)), factors, order, lighting)
+    from fastres.views.reference import jitter
+
+    for i in range(48):
+        stepwise = pixels[i] / 255
+        for kind in colour.JITTER_ORDERS[order[i]]:
+            stepwise = jitter(stepwise, kind, factors[i, kind])
+        stepwise = stepwise + (colour.EIGENVECTORS * lighting[i] * colour.EIGENVALUES).sum(1)
+        stepwise = (stepwise - colour.MEAN) / colour.STD
+        np.testing.assert_allclose(pixels[i] @ matrices[i].T + offsets[i], stepwise, atol=1e-11)
+
+
+def test_jitter_agrees_with_torchvision_where_nothing_clamps():
+    """torchvision clamps to [0, 1] and we do not: mid-gray images and small factors stay inside."""
+    from torchvision.transforms.v2 import functional as tv
+
+    from fastres.views.reference import jitter
+
+    image = np.random.default_rng(1).uniform(0.4, 0.6, (8, 8, 3))
+    tensor = torch.from_numpy(image).permute(2, 0, 1)
+    for kind, theirs in enumerate((tv.adjust_brightness, tv.adjust_contrast, tv.adjust_saturation)):
+        expected = theirs(tensor, 1.2).permute(1, 2, 0).numpy()
+        # torchvision's gray weights are 0.2989, 0.587, 0.114
+        np.testing.assert_allclose(jitter(image, kind, 1.2), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("src,dst", [(64, 256), (64, 224), (64, 56), (32, 28), (7, 3), (13, 31), (9, 9)])
+def test_half_pixel_is_pil_bicubic(src, dst):
+    """Level for level, once PIL's own roundings are put in: weights in 22 bits, bytes after each of its two passes."""
+    image = np.random.default_rng(2).integers(0, 256, (src, src, 3), dtype=np.uint8)
+    pil = np.asarray(Image.fromarray(image).resize((dst, dst), Image.Resampling.BICUBIC))
+    resize = np.rint(matrix(src, dst, "half-pixel") * 2**22) / 2**22
+    across = np.clip(np.floor(np.einsum("stc,wt->swc", image, resize) + 0.5), 0, 255)
+    ours = np.clip(np.floor(np.einsum("hs,swc->hwc", resize, across) + 0.5), 0, 255)
+    assert np.array_equal(ours, pil)
+
+
+def image_scale_torch7(line: list[float], size: int) -> list[float]:
+    """FACTS written again, one sample at a time: align corners, cubic through p0..p3, linear beyond the edges."""
+    n, out = len(line), []
+    for i in range(size):
+        if i == size - 1:
+            out.append(line[-1])
+            continue
+        x = i * (n - 1) / (size - 1)
+        k, t = int(np.floor(x)), x - np.floor(x)
+        p1, p2 = line[k], line[k + 1]
+        p0 = line[k - 1] if k > 0 else 2 * p1 - p2
+        p3 = line[k + 2] if k + 2 < n else 2 * p2 - p1
+        a, b, c = 0.5 * (-p0 + 3 * p1 - 3 * p2 + p3), 0.5 * (2 * p0 - 5 * p1 + 4 * p2 - p3), 0.5 * (p2 - p0)
+        out.append(((a * t + b) * t + c) * t + p1)
+    return out
+
+
+@pytest.mark.parametrize("src,dst", [(64, 256), (64, 224), (64, 56), (7, 3), (5, 17), (2, 9)])
+def test_torch7_is_image_scale(src, dst):
+    line = np.random.default_rng(3).normal(size=src)
+    np.testing.assert_allclose(matrix(src, dst, "torch7") @ line, image_scale_torch7(list(line), dst), atol=1e-12)
+
+
+def test_torch7_shrinks_seven_taps_to_zero_three_six():
+    assert np.array_equal(matrix(7, 3, "torch7"), np.eye(7)[[0, 3, 6]])
+
+
+@pytest.mark.parametrize("convention", CONVENTIONS)
+@pytest.mark.parametrize("src,dst", [(64, 256), (64, 56), (64, 64), (1, 5), (8, 7), (2, 2), (3, 1)])
+def test_taps_are_the_matrix_and_rows_sum_to_one(src, dst, convention):
+    dense, band = matrix(src, dst, convention), taps(src, dst, convention)
+    rebuilt = np.zeros_like(dense)
+    for row in range(dst):
+        first = band.first[row]
+        assert first >= 0 and first + band.weight.shape[1] <= src
+        rebuilt[row, first : first + band.weight.shape[1]] = band.weight[row]
+    assert np.array_equal(rebuilt, dense)
+    np.testing.assert_allclose(dense.sum(1), 1, atol=1e-12)
+
+
+def test_philox_known_answers():
+    """The three test vectors published with Random123 (philox4x32, 10 rounds)."""
+    pi = (0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344), 0x299F31D0A4093822
+    known = [
+        (((0,) * 4, 0), (0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8)),
+        (((0xFFFFFFFF,) * 4, 2**64 - 1), (0x408F276D, 0x41C83B0E, 0xA20BC7C6, 0x6D5451FD)),
+        (pi, (0xD16CFE09, 0x94FDCCEB, 0x5001E420, 0x24126EA1)),
+    ]
+    for (counter, key), words in known:
+        assert philox(counter, key) == words
+        as_arrays = philox(tuple(np.array([c], np.int64) for c in counter), key)
+        as_tensors = philox(tuple(torch.tensor([c]) for c in counter), key)
+        assert tuple(int(w[0]) for w in as_arrays) == tuple(int(w[0]) for w in as_tensors) == words
+
+
+def test_draws_cover_exactly_their_range():
+    draws = draw(np.arange(60_000), seed=1, stage=0, epoch=1, room=32, settings=ViewSettings())
+    assert set(draws.top) == set(draws.left) == set(range(33))
+    assert set(draws.order) == set(range(6))
+    assert abs(draws.flip.mean() - 0.5) < 0.01
+    assert draws.factors.min() >= 0.6 and draws.factors.max() < 1.4
+    np.testing.assert_allclose(draws.factors.mean(0), 1, atol=0.005)
+    np.testing.assert_allclose(draws.lighting.std(0), 0.1, rtol=0.02)
+    counts = np.bincount(draws.top)
+    assert counts.min() > 0.9 * counts.mean()  # 1,818 a bin, std 42
+    assert np.abs(np.corrcoef(np.c_[draws.top, draws.left, draws.flip, draws.factors, draws.lighting].T)
+                  - np.eye(9)).max() < 0.03  # fmt: skip
+
+
+def test_no_room_to_move_and_no_augmentation():
+    settings = ViewSettings(brightness=0, contrast=0, saturation=0, lighting=0, flip=0)
+    draws = draw(np.arange(100), seed=1, stage=0, epoch=1, room=0, settings=settings)
+    assert not draws.top.any() and not draws.flip.any() and (draws.factors == 1).all()
+    always = draw(np.arange(100), seed=1, stage=0, epoch=1, room=0, settings=ViewSettings(flip=1))
+    assert always.flip.all()
+
+
+def test_draws_depend_on_every_key_and_on_nothing_else():
+    def key(**change):
+        base = {"seed": 1, "stage": 0, "epoch": 1, "room": 32}
+        return draw(np.arange(50), settings=ViewSettings(), **{**base, **change})
+
+    base = key()
+    for change in ({"seed": 2}, {"seed": 1 + (1 << 32)}, {"stage": 1}, {"epoch": 2}):
+        assert (key(**change).factors != base.factors).any()
+    shuffled = np.random.default_rng(0).permutation(50)
+    apart = draw(shuffled, seed=1, stage=0, epoch=1, room=32, settings=ViewSettings())
+    assert np.array_equal(apart.factors, base.factors[shuffled])
+    assert np.array_equal(apart.top, base.top[shuffled])
+
+
+def test_epoch_order_is_a_permutation_sorted_by_word_then_id():
+    order = epoch_order(5000, seed=3, stage=2, epoch=4)
+    assert np.array_equal(np.sort(order), np.arange(5000))
+    assert not np.array_equal(order, epoch_order(5000, seed=3, stage=2, epoch=5))
+    word = philox((np.arange(5000), 4, 2, 3), 3)[0]
+    assert sorted(range(5000), key=lambda i: (word[i], i)) == list(order)
+
+
+def test_mirror_twice_is_identity_and_mirrors_are_mirrors():
+    plan = TestPlan(geometry=Geometry(32, 4), settings=ViewSettings(), views=TWELVE_VIEWS)
+    images = torch.from_numpy(bytes_of(1, 32))
+    out = views.apply(images, torch.tensor([0]), torch.tensor([0]), plan)
+    names = [v.name for v in TWELVE_VIEWS]
+    for name in names:
+        if not name.endswith("'"):
+            plain, mirror = out[names.index(name)], out[names.index(name + "'")]
+            # the mirror of "top left" is the top left crop, mirrored
+            torch.testing.assert_close(mirror.flip(-1), plain, atol=1e-5, rtol=0)
+    # the twelve views of the mirrored image are the same twelve with corners swapped
+    swapped = views.apply(images.flip(2), torch.tensor([0]), torch.tensor([0]), plan)
+    torch.testing.assert_close(
+        swapped[names.index("top left")], out[names.index("top right'")], atol=1e-5, rtol=0
+    )
+
+
+def test_crop_offsets_are_the_papers():
+    geometry = Geometry(64, 4)
+    assert (geometry.resized, geometry.crop, geometry.room) == (256, 224, 32)
+    assert TWELVE_VIEWS[0].offset(geometry) == (16, 16)
+    assert TWELVE_VIEWS[4].offset(geometry) == (32, 32)
+    assert Geometry(64, 1).crop == 56 and TWELVE_VIEWS[0].offset(Geometry(64, 1)) == (4, 4)
+    with pytest.raises(UsageError, match="multiple of 8"):
+        Geometry(63, 1)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("impl", ["torch", "reference"])
+def test_output_layout_and_dtype(dtype, impl):
+    for plan in (
+        TrainPlan(geometry=Geometry(16, 2), settings=ViewSettings(impl=impl), seed=0, stage=0, epoch=1, dtype=dtype),
+        TestPlan(geometry=Geometry(16, 2), settings=ViewSettings(impl=impl), views=TWELVE_VIEWS, dtype=dtype),
+    ):
+        images = torch.from_numpy(bytes_of(5, 16))
+        rows = torch.tensor([4, 0, 2])
+        out = views.apply(images, rows, torch.tensor([4, 0, 2]), plan)
+        assert out.dtype == dtype and out.is_contiguous(memory_format=torch.channels_last)
+        gathered = views.apply(images[rows], torch.arange(3), torch.tensor([4, 0, 2]), plan)
+        assert torch.equal(out, gathered)
+
+
+def test_a_views_result_does_not_depend_on_its_batch():
+    plan = TrainPlan(geometry=Geometry(32, 1), settings=ViewSettings(), seed=0, stage=0, epoch=1)
+    images, ids = torch.from_numpy(bytes_of(9, 32)), torch.arange(9)
+    whole = views.apply(images, ids, ids, plan)
+    single = torch.cat([views.apply(images, ids[i : i + 1], ids[i : i + 1], plan) for i in range(9)])
+    torch.testing.assert_close(whole, single, atol=5e-6, rtol=0)
