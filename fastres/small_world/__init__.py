@@ -1,9 +1,9 @@
-"""The small world: a procedural, deterministic stand-in for Tiny ImageNet, made on the spot without a network.
+"""The small world: a procedural, deterministic stand-in for Tiny ImageNet, made without a network.
 
-Two parts. The *source* world has 40 classes of sharp 128 px images, for pretraining. The *target* world has the first
-20 of those classes, other images, painted at 128 px and area-averaged to 32 px, as Tiny ImageNet is ImageNet made
-small. Both are written as a Tiny-ImageNet tree and packed by the same code as the real one. It stands in for the
-pipeline and its speed: its errors neither confirm nor refute the paper's.
+Two parts. The *source* world has 40 classes of sharp 128 px images, for pretraining. The *target* world has the
+first 20 of those classes, other images, painted at 128 px and area-averaged to 32 px, as Tiny ImageNet is ImageNet
+made small. Both are written as a Tiny-ImageNet tree and packed by the same code as the real one. It stands in for
+the pipeline and its speed: its errors neither confirm nor refute the paper's.
 """
 
 from collections.abc import Callable
@@ -29,9 +29,9 @@ TARGET = World(name="target", classes=20, train_per_class=200, val_per_class=50,
 TINY = World(name="tiny", classes=200, train_per_class=500, val_per_class=50, test=10_000, side=64, factor=4,
              detail=64)
 
-__all__ = ["SOURCE", "TARGET", "TINY", "World", "WorldClass", "area_mean", "class_table", "encode_jpeg", "file_names",
-           "is_grayscale", "labels_of", "render_images", "render_jpegs", "render_source", "render_target",
-           "render_world", "wnids"]
+__all__ = ["SOURCE", "TARGET", "TINY", "World", "WorldClass", "area_mean", "class_table", "encode_jpeg",
+           "file_names", "is_grayscale", "labels_of", "render_images", "render_jpegs", "render_source",
+           "render_target", "render_world", "wnids"]
 
 
 def render_target(tree: Path, seed: int = 0, progress: Callable[[int, int], None] | None = None) -> None:

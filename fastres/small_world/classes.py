@@ -1,26 +1,28 @@
 """The table of classes: which shape, texture, palette and layout each one is made of.
 
-A class is a composition; its index is its label. `class_table(n)` is the first n rows of one fixed sequence, so
-the 20 classes of the target world are the first 20 of the source world's 40, and of a 200-class world.
+A class is a composition; its index is its label. `class_table(n)` is the first n rows of one fixed sequence,
+so the 20 classes of the target world are the first 20 of the source world's 40, and of a 200-class world.
 """
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from itertools import product
 
 import numpy as np
 
 SHAPES = ("disc", "square", "triangle", "hexagon", "star", "flower", "gear", "ring", "cross", "crescent",
           "capsule", "heart", "arch")
-TEXTURES = ("plain", "striped", "checked", "dotted", "ringed", "zigzag", "spoked", "spotted", "gridded", "wavy",
-            "bricked", "spiral")
+TEXTURES = ("plain", "striped", "checked", "dotted", "ringed", "zigzag", "spoked", "spotted", "gridded",
+            "wavy", "bricked", "spiral")
 PALETTES = ("warm", "cool", "leafy", "earthy", "candy", "stark")
 LAYOUTS = ("single", "pair", "row", "orbit", "swarm")
 
+# Classes come in families of four that share palette and layout, so that neither tells them apart alone.
+FAMILY = 4
 # Two classes that differ in nothing but these textures, at a period near the Nyquist limit of the small images,
-# are one class to a net that sees the small image badly: they bound the error from below, so there are only three.
-# Row of the table -> (the earlier row it copies, that row's texture, its own texture).
-TWINS = {9: (4, "striped", "zigzag"), 17: (12, "checked", "dotted"), 33: (26, "ringed", "spiral")}
+# are nearly one class to a net that sees the small image badly: they bound the error from below, so there are
+# only three. Row of the table -> (the earlier row it copies, that row's texture, its own texture).
+TWINS = {3: (1, "striped", "zigzag"), 7: (5, "checked", "dotted"), 23: (21, "ringed", "spiral")}
 MAX_CLASSES = 400
 
 
@@ -37,36 +39,35 @@ class WorldClass:
     @property
     def name(self) -> str:
         """Readable, e.g. "striped warm ring", "swarm of finely dotted cool star"."""
-        lead = {"single": "", "pair": "pair of ", "row": "row of ", "orbit": "orbit of ", "swarm": "swarm of "}
-        fine = "finely " if self.fine else ""
-        return (f"{lead[LAYOUTS[self.layout]]}{fine}{TEXTURES[self.texture]} {PALETTES[self.palette]} "
-                f"{SHAPES[self.shape]}")
+        layout, fine = LAYOUTS[self.layout], "finely " if self.fine else ""
+        lead = "" if layout == "single" else f"{layout} of "
+        return f"{lead}{fine}{TEXTURES[self.texture]} {PALETTES[self.palette]} {SHAPES[self.shape]}"
 
 
-@lru_cache(maxsize=None)
+@cache
 def class_table(n: int) -> tuple[WorldClass, ...]:
     """The first n classes; n from 1 to MAX_CLASSES. Growing n never changes an earlier row."""
     if not 1 <= n <= MAX_CLASSES:
         raise ValueError(f"the small world has 1 to {MAX_CLASSES} classes, not {n}")
     rows = np.array(list(product(*(range(len(a)) for a in (SHAPES, TEXTURES, PALETTES, LAYOUTS)))))
-    # Greedy: each new class shares as little as possible with those before it. Sharing three of four attributes is
-    # dear (it would be a fine-detail pair by accident), sharing one is cheap, and a fixed shuffle breaks ties.
+    # Greedy: each new class shares as little as possible with those before it. Sharing three of four attributes
+    # is dear (a fine-detail pair by accident), sharing one is cheap, and a fixed shuffle breaks ties.
     cost = np.modf(np.arange(1, len(rows) + 1) * 0.6180339887498949)[0] * 0.5
-    table: list[WorldClass] = []
     sources = {source: texture for source, texture, _ in TWINS.values()}
+    table: list[WorldClass] = []
     for i in range(n):
         if i in TWINS:
             source, _, texture = TWINS[i]
             c = table[source]
             row = np.array([c.shape, TEXTURES.index(texture), c.palette, c.layout])
         else:
-            allowed = rows[:, 3] == 0 if i in sources else np.ones(len(rows), bool)
-            if i in sources:   # a fine pair is single and large, so that the detail exists at all in the sharp image
+            family = i // FAMILY    # 6 and 5 share no divisor, so 30 families see every palette with every layout
+            allowed = (rows[:, 2] == family % len(PALETTES)) & (rows[:, 3] == family % len(LAYOUTS))
+            if i in sources:
                 allowed &= rows[:, 1] == TEXTURES.index(sources[i])
             row = rows[np.argmin(np.where(allowed, cost, np.inf))]
         table.append(WorldClass(*(int(v) for v in row), fine=i in TWINS or i in sources))
-        shared = (rows == row).sum(1)
-        cost = cost + np.array([0.0, 1.0, 6.0, 200.0, np.inf])[shared]
+        cost = cost + np.array([0.0, 1.0, 6.0, 200.0, np.inf])[(rows == row).sum(1)]
     return tuple(table)
 
 

@@ -1,6 +1,6 @@
 """What is in each image, as numbers: drawn here with numpy for many images at once, painted by render.py.
 
-Every number is a pure function of (seed, world name, split, class, index): a counter-based hash, no generator state.
+Every number is a pure function of (seed, world name, split, class, index): a counter-based hash, no state.
 """
 
 import zlib
@@ -20,6 +20,7 @@ OBJECT_COLUMNS = 20
 SETTING_COLUMNS = 18
 CLUTTER_BEHIND, COPIES, CLUTTER_BEFORE = 5, 5, 1
 OBJECTS = CLUTTER_BEHIND + COPIES + CLUTTER_BEFORE
+STRAY = 0.2   # share of images in any palette, so that palette is a hint and no proof
 # hue range of the first and of the second colour (turns), saturation range
 PALETTE_HUES = np.array([
     [-0.03, 0.05, 0.08, 0.15, 0.65, 1.00],   # warm: red with orange and yellow
@@ -44,7 +45,8 @@ class Draws:
     def __init__(self, seed: int, stream: str, split: str, classes: np.ndarray, index: np.ndarray):
         key = np.zeros(len(index), np.uint64)
         for word in (seed, zlib.crc32(stream.encode()), SPLITS.index(split) + 1, classes, index):
-            key = _mix(key * np.uint64(0x9E3779B97F4A7C15) + np.asarray(word).astype(np.uint64) + np.uint64(1))
+            word = np.asarray(word).astype(np.uint64)
+            key = _mix(key * np.uint64(0x9E3779B97F4A7C15) + word + np.uint64(1))
         self.key, self.count = key, 0
 
     def uniform(self, low=0.0, high=1.0, per_image: int = 1) -> np.ndarray:
@@ -67,10 +69,10 @@ def hsv_to_rgb(h: np.ndarray, s: np.ndarray, v: np.ndarray) -> np.ndarray:
 
 
 def _colours(draws: Draws, palette: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Two RGB colours [n, 3] of a palette, one light and one dark in random order, so that the texture also shows
-    in a grayscale image."""
+    """Two RGB colours [n, 3] of a palette, one light and one dark in random order, so that the texture also
+    shows in a grayscale image."""
     hues = PALETTE_HUES[palette]
-    light, dark = draws.uniform(0.72, 1.0), draws.uniform(0.15, 0.42)
+    light, dark = draws.uniform(0.6, 1.0), draws.uniform(0.15, 0.45)
     swap = draws.uniform() < 0.5
     first = hsv_to_rgb(draws.uniform(hues[:, 0], hues[:, 1]), draws.uniform(hues[:, 4], hues[:, 5]),
                        np.where(swap, dark, light))
@@ -115,8 +117,8 @@ def _copies(draws: Draws, layout: np.ndarray) -> tuple[np.ndarray, ...]:
 
 def draw_scenes(seed: int, stream: str, split: str, classes: np.ndarray, index: np.ndarray, num_classes: int,
                 detail: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """classes, index i64 [n] -> objects f32 [n, OBJECTS, OBJECT_COLUMNS], settings f32 [n, SETTING_COLUMNS] and
-    sensor seeds u32 [n]. `detail` is the side in pixels of the small image whose Nyquist limit the periods respect."""
+    """classes, index i64 [n] -> objects f32 [n, OBJECTS, OBJECT_COLUMNS], settings f32 [n, SETTING_COLUMNS],
+    sensor seeds u32 [n]. `detail` is the side in pixels of the small image: periods lie near its Nyquist limit."""
     table = class_table(num_classes)
     rows = np.array([[c.shape, c.texture, c.palette, c.layout, c.fine] for c in table])[classes]
     draws, n = Draws(seed, stream, split, classes, index), len(classes)
@@ -125,22 +127,24 @@ def draw_scenes(seed: int, stream: str, split: str, classes: np.ndarray, index: 
     for k in (*range(CLUTTER_BEHIND), OBJECTS - 1):
         _draw_clutter(draws, objects[:, k], k == OBJECTS - 1, detail)
     settings = _draw_settings(draws)
-    return objects.astype(np.float32), settings.astype(np.float32), (draws.key >> np.uint64(32)).astype(np.uint32)
+    sensor = (draws.key >> np.uint64(32)).astype(np.uint32)
+    return objects.astype(np.float32), settings.astype(np.float32), sensor
 
 
 def _draw_main(draws: Draws, copies: np.ndarray, rows: np.ndarray, detail: int) -> None:
     """The class's own shape, [n, COPIES, OBJECT_COLUMNS]; copies share shape, texture and colours."""
     x, y, radius = _copies(draws, rows[:, 3])
-    scale = draws.uniform(0.8, 1.15)
-    at_x, at_y = draws.uniform(0.36, 0.64), draws.uniform(0.36, 0.64)
-    first, second = _colours(draws, rows[:, 2])
+    scale = draws.uniform(0.65, 1.15)
+    at_x, at_y = draws.uniform(0.33, 0.67), draws.uniform(0.33, 0.67)
+    strays = draws.uniform() < STRAY
+    first, second = _colours(draws, np.where(strays, draws.below(len(PALETTE_HUES)), rows[:, 2]))
     fine = rows[:, 4] > 0
-    period = np.where(fine, draws.uniform(2.3, 2.7), draws.uniform(2.6, 4.2)) / detail
-    angle, stretch = draws.uniform(-0.7, 0.7), draws.uniform(0.85, 1.18)
+    period = np.where(fine, draws.uniform(2.2, 2.5), draws.uniform(2.4, 3.6)) / detail
+    angle, stretch = draws.uniform(-1.0, 1.0), draws.uniform(0.8, 1.25)
     for k in range(COPIES):
         o = copies[:, k]
         _place(o, at_x + scale * x[:, k], at_y + scale * y[:, k], scale * radius[:, k],
-               angle + draws.uniform(-0.25, 0.25))
+               angle + draws.uniform(-0.4, 0.4))
         o[:, SHAPE], o[:, TEXTURE], o[:, STRETCH], o[:, PERIOD] = rows[:, 0], rows[:, 1], stretch, period
         o[:, PHASE_X], o[:, PHASE_Y] = draws.uniform(), draws.uniform()
         o[:, RED_A:RED_A + 3], o[:, RED_B:RED_B + 3] = first, second
@@ -148,10 +152,10 @@ def _draw_main(draws: Draws, copies: np.ndarray, rows: np.ndarray, detail: int) 
 
 
 def _draw_clutter(draws: Draws, o: np.ndarray, before: bool, detail: int) -> None:
-    """One thing that belongs to no class, [n, OBJECT_COLUMNS]: small behind the main shape, or thin in front."""
+    """One thing of no class, [n, OBJECT_COLUMNS]: small and behind the main shape, or thin and in front."""
     n = len(o)
-    present = draws.uniform() < (0.3 if before else 0.6)
-    radius = draws.uniform(0.10, 0.2) if before else draws.uniform(0.04, 0.13)
+    present = draws.uniform() < (0.4 if before else 0.7)
+    radius = draws.uniform(0.10, 0.2) if before else draws.uniform(0.05, 0.16)
     _place(o, draws.uniform(0, 1), draws.uniform(0, 1), np.where(present, radius, 0.0),
            draws.uniform(0, 2 * np.pi))
     o[:, SHAPE] = SHAPES.index("capsule") if before else draws.below(len(SHAPES))

@@ -24,7 +24,7 @@ CHUNK = 50
 
 @dataclass(frozen=True, kw_only=True)
 class World:
-    """Sizes of one world. Images are painted at side·factor pixels and averaged over factor × factor blocks."""
+    """Sizes of one world. Images are painted at side·factor pixels, then factor × factor blocks averaged."""
 
     name: str                 # also the random stream: two worlds of different names share no image
     classes: int
@@ -74,7 +74,7 @@ def area_mean(images: np.ndarray, factor: int) -> np.ndarray:
 
 
 def render_images(world: World, split: str, indices) -> tuple[np.ndarray, np.ndarray]:
-    """Any images of a split, as they are in the tree before grayscale and JPEG: u8 [n, side, side, 3], i64 [n]."""
+    """Any images of a split, as in the tree but before grayscale and JPEG: u8 [n, side, side, 3], labels i64 [n]."""
     images, labels, _ = _sharp(world, split, np.asarray(indices, np.int64))
     return area_mean(images, world.factor), labels
 
@@ -82,7 +82,8 @@ def render_images(world: World, split: str, indices) -> tuple[np.ndarray, np.nda
 def is_grayscale(world: World, split: str, indices) -> np.ndarray:
     """bool [n]: which of these images the tree stores as one-channel JPEGs."""
     indices = np.asarray(indices, np.int64)
-    return Draws(world.seed, world.name + "/gray", split, np.zeros(len(indices)), indices).uniform() < world.grayscale
+    draws = Draws(world.seed, world.name + "/gray", split, np.zeros(len(indices)), indices)
+    return draws.uniform() < world.grayscale
 
 
 def encode_jpeg(image: np.ndarray, gray: bool, quality: int) -> bytes:
@@ -93,8 +94,8 @@ def encode_jpeg(image: np.ndarray, gray: bool, quality: int) -> bytes:
 
 
 def render_jpegs(world: World, split: str, indices) -> tuple[list[bytes], np.ndarray, np.ndarray]:
-    """Any images of a split as the tree's JPEG bytes, their labels i64 [n] and boxes i32 [n, 4] (x0 y0 x1 y1, pixels
-    of the written image, inclusive, around every copy of the class's shape)."""
+    """Any images of a split as the tree's JPEG bytes, their labels i64 [n] and boxes i32 [n, 4] (x0 y0 x1 y1,
+    pixels of the written image, inclusive, around every copy of the class's shape)."""
     indices = np.asarray(indices, np.int64)
     images, labels, boxes = _sharp(world, split, indices)
     small, gray = area_mean(images, world.factor), is_grayscale(world, split, indices)
@@ -106,8 +107,7 @@ def file_names(world: World, split: str) -> list[str]:
     """Paths in the tree, by index."""
     ids = wnids(world.classes)
     if split == "train":
-        per = world.train_per_class
-        return [f"train/{ids[i // per]}/images/{ids[i // per]}_{i % per}.JPEG" for i in range(world.count("train"))]
+        return [f"train/{w}/images/{w}_{k}.JPEG" for w in ids for k in range(world.train_per_class)]
     return [f"{split}/images/{split}_{i}.JPEG" for i in range(world.count(split))]
 
 
@@ -128,10 +128,11 @@ def _write_split(tree: Path, world: World, split: str) -> Iterator[int]:
         for start, labels, boxes in pool.map(chunk, range(0, len(names), CHUNK)):
             for i, (label, box) in enumerate(zip(labels, boxes, strict=True), start):
                 base, where = names[i].rsplit("/", 1)[1], "\t".join(str(v) for v in box)
+                wnid = ids[label]
                 if split == "train":
-                    lines.setdefault(f"train/{ids[label]}/{ids[label]}_boxes.txt", []).append(f"{base}\t{where}\n")
+                    lines.setdefault(f"train/{wnid}/{wnid}_boxes.txt", []).append(f"{base}\t{where}\n")
                 elif split == "val":
-                    lines.setdefault("val/val_annotations.txt", []).append(f"{base}\t{ids[label]}\t{where}\n")
+                    lines.setdefault("val/val_annotations.txt", []).append(f"{base}\t{wnid}\t{where}\n")
             yield len(labels)
     for name, rows in lines.items():
         (tree / name).write_text("".join(rows))
@@ -140,14 +141,14 @@ def _write_split(tree: Path, world: World, split: str) -> Iterator[int]:
 def render_world(tree: Path, world: World, progress: Callable[[int, int], None] | None = None) -> None:
     """Write the whole tree; `progress(done, total)` after every few images.
 
-    A finished tree of the same world is left as it is. The tree gets its name only when whole. DataError where
-    something that this function did not make is in the way.
+    A finished tree of the same world is left as it is; one of another world is replaced. The tree gets its name
+    only when whole. DataError where something that this function did not make is in the way.
     """
     tree = Path(tree)
     stamp = {"recipe": RECIPE, **asdict(world)}
     if tree.exists() and any(tree.iterdir()):
         if not (tree / MARKER).is_file():
-            raise DataError(f"{tree} holds files but no {MARKER}, so it is not a small world; name another folder")
+            raise DataError(f"{tree} holds files but no {MARKER}, so it is no small world; name another folder")
         if json.loads((tree / MARKER).read_text()) == stamp:
             return
     partial = tree.with_name(tree.name + ".partial")
