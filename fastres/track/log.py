@@ -26,7 +26,7 @@ class JsonLines:
         self.path = Path(path)
         _cut_torn_end(self.path)
         try:
-            self._file = open(self.path, "ab", buffering=0)  # unbuffered: what is written survives a SIGKILL
+            self._file = open(self.path, "ab", buffering=0)  # noqa: SIM115 (unbuffered: survives a SIGKILL)
         except OSError as error:
             raise MachineError(f"{self.path}: cannot be written ({error.strerror}); choose another "
                                f"--run-dir") from error
@@ -55,7 +55,7 @@ class JsonLines:
         if len(kept) < len(records):
             self._file.close()
             write_atomic(self.path, b"".join(json.dumps(record).encode() + b"\n" for record in kept))
-            self._file = open(self.path, "ab", buffering=0)
+            self._file = open(self.path, "ab", buffering=0)  # noqa: SIM115
         return len(records) - len(kept)
 
     def close(self) -> None:

@@ -40,7 +40,7 @@ class RunDir:
         path = Path(path)
         try:
             path.mkdir(parents=True, exist_ok=True)
-            lock = open(path / "lock", "a+", encoding="utf-8")
+            lock = open(path / "lock", "a+", encoding="utf-8")  # noqa: SIM115 (held as long as the run)
         except OSError as error:
             raise _not_writable(path, error.strerror) from error
         try:

@@ -1,0 +1,257 @@
+"""The run folder, its log, the clock and the console: what must survive kills, full disks and second processes."""
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fastres.errors import DataError, MachineError, UsageError
+from fastres.track import clock, console
+from fastres.track.log import JsonLines, read_log
+from fastres.track.run_dir import RunDir, differences, flatten, write_atomic
+
+ROOT = Path(__file__).resolve().parents[1]
+CONFIG = {"optimizer": {"lr": 0.01, "nesterov": True}, "stages": [{"name": "fc", "epochs": 5}], "batch_size": 256}
+
+
+def start(code: str, *arguments) -> subprocess.Popen:
+    """A second real process of this project, ready when it has printed a line."""
+    return subprocess.Popen([sys.executable, "-c", code, *map(str, arguments)], cwd=ROOT, stdout=subprocess.PIPE,
+                            stderr=subprocess.PIPE, text=True)
+
+
+HOLD = """
+import json, sys, time
+from pathlib import Path
+from fastres.track.run_dir import RunDir
+run = RunDir.open(Path(sys.argv[1]), json.loads(sys.argv[2]))
+print("open", flush=True)
+time.sleep(60)
+"""
+
+
+def test_a_live_process_refuses_a_second_and_sigkill_frees_the_folder(tmp_path):
+    with start(HOLD, tmp_path / "run", json.dumps(CONFIG)) as holder:
+        assert holder.stdout.readline() == "open\n"
+        with pytest.raises(UsageError, match=f"pid {holder.pid}.*another --run-dir"):
+            RunDir.open(tmp_path / "run", CONFIG)
+        holder.kill()
+        holder.wait()
+        with RunDir.open(tmp_path / "run", CONFIG) as run:
+            assert (run.path / "lock").read_text() == f"{os.getpid()}\n"
+
+
+def test_closing_gives_the_folder_back_and_refusal_keeps_the_holders_pid(tmp_path):
+    with RunDir.open(tmp_path, CONFIG):
+        with pytest.raises(UsageError, match=f"pid {os.getpid()}"):
+            RunDir.open(tmp_path, CONFIG)
+        assert (tmp_path / "lock").read_text() == f"{os.getpid()}\n"
+    RunDir.open(tmp_path, CONFIG).close()
+
+
+def test_another_configuration_is_refused_with_the_difference(tmp_path):
+    RunDir.open(tmp_path, CONFIG).close()
+    other = {"optimizer": {"lr": 0.02, "nesterov": True}, "stages": [{"name": "fc", "epochs": 5}], "seed": 1}
+    with pytest.raises(UsageError) as refusal:
+        RunDir.open(tmp_path, other)
+    lines = str(refusal.value).splitlines()
+    assert "--run-dir" in lines[0]
+    assert sorted(line.strip() for line in lines[1:]) == ["batch_size: 256 in the folder, not set now",
+                                                          "optimizer.lr: 0.01 in the folder, 0.02 now",
+                                                          "seed: not set in the folder, 1 now"]
+    assert json.loads((tmp_path / "config.json").read_text()) == CONFIG, "a refused run must not touch the folder"
+    RunDir.open(tmp_path, CONFIG).close()  # and the refusal gave the lock back
+
+
+def test_tuples_and_numpy_numbers_are_the_same_configuration_after_a_round_trip(tmp_path):
+    RunDir.open(tmp_path, {"side": np.int64(64), "mean": (0.5, np.float32(0.25)), "empty": (), "none": None}).close()
+    RunDir.open(tmp_path, {"side": 64, "mean": [0.5, 0.25], "empty": [], "none": None}).close()
+
+
+def test_flatten_names_every_value_as_set_does():
+    assert flatten(CONFIG) == {"optimizer.lr": 0.01, "optimizer.nesterov": True, "stages.0.name": "fc",
+                               "stages.0.epochs": 5, "batch_size": 256}
+    assert differences(CONFIG, CONFIG) == []
+    assert differences({"a": True}, {"a": 1}) == ["a: true in the folder, 1 now"]
+
+
+def test_a_folder_that_cannot_be_made_is_exit_4_at_the_start(tmp_path):
+    (tmp_path / "file").write_text("")
+    for path in (tmp_path / "file" / "run", Path("/proc/fastres")):
+        with pytest.raises(MachineError, match="another --run-dir"):
+            RunDir.open(path, CONFIG)
+
+
+def test_summary_says_whether_the_run_is_done(tmp_path):
+    with RunDir.open(tmp_path, CONFIG) as run:
+        assert run.summary() is None and not run.finished
+        run.write_summary({"status": "running"})
+        assert not run.finished
+        run.write_summary({"status": "done", "errors": {"full": np.float32(28.5)}, "loss": float("nan")})
+        assert run.finished
+        assert run.summary() == {"status": "done", "errors": {"full": 28.5}, "loss": None}
+
+
+@pytest.mark.parametrize("content", [b"", b'{"status": "do', b"[1]", b"\x00" * 40, b"\xff\xfe"])
+@pytest.mark.parametrize("name", ["summary.json", "config.json"])
+def test_a_damaged_file_is_data_with_a_remedy(tmp_path, name, content):
+    RunDir.open(tmp_path, CONFIG).close()
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError, match=f"{name}.*remove"), RunDir.open(tmp_path, CONFIG) as run:
+        _ = run.finished
+    (tmp_path / name).unlink()
+    RunDir.open(tmp_path, CONFIG).close()
+
+
+def test_write_atomic_leaves_the_old_content_when_the_disk_is_full(tmp_path, monkeypatch):
+    write_atomic(tmp_path / "a", b"old")
+
+    def full(_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(MachineError, match="No space left"):
+        write_atomic(tmp_path / "a", b"new")
+    assert [(file.name, file.read_bytes()) for file in tmp_path.iterdir()] == [("a", b"old")]
+
+
+def test_log_records_come_back_as_written(tmp_path):
+    log = JsonLines(tmp_path / "log.jsonl")
+    log.write("epoch", loss=np.float32(0.5), ids=np.arange(2), bad=float("inf"), worse=np.nan, name="é\n")
+    log.close()
+    (record,) = read_log(log.path)
+    assert record.pop("time").endswith("+00:00")
+    assert record == {"event": "epoch", "loss": 0.5, "ids": [0, 1], "bad": None, "worse": None, "name": "é\n"}
+    assert read_log(tmp_path / "none.jsonl") == []
+
+
+@pytest.mark.parametrize("torn", [b'{"event": "st', b"\x00" * 50, b"\x00" * 50 + b"\n", b"{}"[:1] + b"\n"])
+def test_a_torn_last_line_is_cut_off_and_the_next_record_is_whole(tmp_path, torn):
+    path = tmp_path / "log.jsonl"
+    log = JsonLines(path)
+    for epoch in (1, 2):
+        log.write("epoch", epoch=epoch)
+    log.close()
+    path.write_bytes(path.read_bytes() + torn)
+    assert [record["epoch"] for record in read_log(path)] == [1, 2]
+    log = JsonLines(path)
+    log.write("epoch", epoch=3)
+    log.close()
+    assert [json.loads(line)["epoch"] for line in path.read_text().splitlines()] == [1, 2, 3]
+
+
+def test_a_damaged_line_in_the_middle_is_named(tmp_path):
+    (tmp_path / "log.jsonl").write_bytes(b'{"event": "a"}\nxx\n{"event": "b"}\n')
+    with pytest.raises(DataError, match="line 2"):
+        read_log(tmp_path / "log.jsonl")
+
+
+def test_rewinding_drops_what_a_resumed_run_repeats(tmp_path):
+    log = JsonLines(tmp_path / "log.jsonl")
+    for epoch in (1, 2, 3):
+        log.write("epoch", epoch=epoch)
+    assert log.rewind_to(lambda record: record["epoch"] <= 1) == 2
+    log.write("epoch", epoch=2)
+    log.close()
+    assert [record["epoch"] for record in read_log(log.path)] == [1, 2]
+
+
+WRITE_FOR_EVER = """
+import sys
+from pathlib import Path
+from fastres.track.log import JsonLines
+log = JsonLines(Path(sys.argv[1]))
+print("open", flush=True)
+number = 0
+while True:
+    log.write("step", number=number, filler="x" * 3000)
+    number += 1
+"""
+
+
+def test_sigkill_leaves_every_record_but_the_last_whole(tmp_path):
+    with start(WRITE_FOR_EVER, tmp_path / "log.jsonl") as writer:
+        writer.stdout.readline()
+        time.sleep(0.2)
+        writer.send_signal(signal.SIGKILL)
+    JsonLines(tmp_path / "log.jsonl").close()
+    numbers = [record["number"] for record in read_log(tmp_path / "log.jsonl")]
+    assert numbers == list(range(len(numbers))) and len(numbers) > 10
+
+
+FILL_A_DISK = """
+import resource, sys
+from pathlib import Path
+from fastres.errors import run_command
+from fastres.track.log import JsonLines
+
+def main():
+    log = JsonLines(Path(sys.argv[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))  # the kernel then takes part of a write, as a full disk
+    for number in range(100):
+        log.write("step", number=number, filler="x" * 3000)
+
+sys.exit(run_command(main))
+"""
+
+
+def test_a_full_disk_is_a_sentence_and_exit_4(tmp_path):
+    with start(FILL_A_DISK, tmp_path / "log.jsonl") as writer:
+        _, errors = writer.communicate(timeout=20)
+    assert writer.returncode == 4
+    assert errors.startswith("error: ") and "log.jsonl" in errors and "Traceback" not in errors
+    assert (tmp_path / "log.jsonl").stat().st_size == 10_000
+    JsonLines(tmp_path / "log.jsonl").close()
+    assert [record["number"] for record in read_log(tmp_path / "log.jsonl")] == [0, 1, 2]
+
+
+def test_clock_adds_up_spans_and_rate_leaves_out_the_warm_up(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(clock.time, "perf_counter", lambda: now[0])
+    spans, rate = clock.Clock(), clock.Rate(warmup_steps=2)
+    for epoch in range(2):
+        with spans("train"), rate.running():
+            for _ in range(3):
+                now[0] += 10.0 if rate.steps < 2 else 0.5  # the first two steps compile
+                rate.step(100)
+            assert rate.img_per_s == pytest.approx(200.0), epoch
+        with spans("val"):
+            now[0] += 7.0
+    assert dict(spans.seconds) == pytest.approx({"train": 22.0, "val": 14.0})
+    assert rate.img_per_s == pytest.approx(200.0)
+    assert clock.Rate().img_per_s is None
+
+
+def test_table_aligns_its_columns():
+    assert console.table([["12-crop", 26.8, None], ["full", 128.8, 7]], ["method", "top-1 %", "n"]) == (
+        "method   top-1 %  n\n"
+        "-------  -------  -\n"
+        "12-crop    26.80  –\n"
+        "full      128.80  7")
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def test_progress_draws_a_bar_on_a_terminal_and_only_lines_elsewhere(monkeypatch):
+    for stream in (Terminal(), io.StringIO()):
+        monkeypatch.setattr(sys, "stderr", stream)
+        with console.Progress(1000, "stage 1/4 epoch 2/5") as progress:
+            for _ in range(10):
+                progress.update(100, loss=1.23456, err=45.6)
+                time.sleep(0.03)
+            progress.line("epoch 2: 45.6 %")
+        if stream.isatty():
+            assert "stage 1/4 epoch 2/5" in stream.getvalue() and "img/s" in stream.getvalue()
+            assert "loss=1.235" in stream.getvalue() and "epoch 2: 45.6 %\n" in stream.getvalue()
+        else:
+            assert stream.getvalue() == "epoch 2: 45.6 %\n"
