@@ -5,6 +5,7 @@ and `finish`. The end of stdin without `finish` means that the training process 
 {"mode", "directory", "say"}, each optional. It imports nothing of fastres, so it starts as fast as W&B does.
 """
 
+import contextlib
 import json
 import os
 import ssl
@@ -16,7 +17,7 @@ import urllib.request
 from collections.abc import Callable
 
 ANSWER_TIMEOUT = 4.0  # seconds the server has to say anything at all
-INIT_TIMEOUT = 30.0  # seconds it has to open the run
+INIT_TIMEOUT = 12.0  # seconds it has to open the run
 ORPHAN_SECONDS = 30.0  # seconds to finish once the training process is gone
 
 # Which metric is drawn over what, and which figure stands for it in a table of runs. The first match wins.
@@ -48,14 +49,15 @@ PRIVATE = {
 
 def main() -> int:
     """Serve one run; 0 when W&B has taken everything, 1 when it failed."""
-    reports = os.fdopen(os.dup(1), "w", buffering=1)
+    reports = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever W&B prints goes to mirror.log, not between the reports
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # its crash reports wait for a dead network at exit
 
     def report(**fields) -> None:
-        print(json.dumps(fields), file=reports)
+        with contextlib.suppress(BrokenPipeError):  # the training process died: what it sent is still to be kept
+            print(json.dumps(fields), file=reports, flush=True)
 
-    messages = (json.loads(line) for line in sys.stdin)
+    messages = (json.loads(line) for line in sys.stdin if line.endswith("\n"))  # a kill can tear the last line
     opening = next(messages)
     try:
         run = open_run(opening, report)
@@ -84,6 +86,7 @@ def open_run(opening: dict, report: Callable):
             except Exception as error:
                 traceback.print_exc()
                 why = one_line(error)
+                wandb.teardown()  # else its service process still holds the run id
         report(mode="offline", say=f"W&B cannot be reached ({why}); mirroring offline, for a later `wandb sync`")
     return started(wandb, opening, "offline", report)
 
@@ -91,7 +94,8 @@ def open_run(opening: dict, report: Callable):
 def started(wandb, opening: dict, mode: str, report: Callable):
     """`wandb.init` with everything private switched off, and the axis of every metric."""
     known = getattr(wandb.Settings, "model_fields", {})
-    wanted = {**PRIVATE, "init_timeout": INIT_TIMEOUT, "finish_timeout": ORPHAN_SECONDS}
+    wanted = {**PRIVATE, "init_timeout": INIT_TIMEOUT, "finish_timeout": ORPHAN_SECONDS,
+              "x_stats_pid": os.getppid()}
     settings = wandb.Settings(**{name: value for name, value in wanted.items() if name in known})
     same = {name: opening[name] for name in ("dir", "project", "name", "id", "config", "tags")}
     run = wandb.init(mode=mode, resume="allow", settings=settings, **same)
