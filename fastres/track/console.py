@@ -14,8 +14,8 @@ class Progress:
             progress.update(len(batch), loss=1.23, err=45.6)
     """
 
-    def __init__(self, total_images: int, label: str):
-        self._bar = tqdm(total=total_images, desc=label, unit="img", leave=False, dynamic_ncols=True,
+    def __init__(self, total_images: int, label: str, initial: int = 0):
+        self._bar = tqdm(total=total_images, initial=initial, desc=label, unit="img", leave=False, dynamic_ncols=True,
                          file=sys.stderr, disable=not sys.stderr.isatty(), mininterval=0.2)
 
     def update(self, n_images: int, **figures: float) -> None:

@@ -100,14 +100,15 @@ class WandbMirror:
         except subprocess.TimeoutExpired:
             self._process.kill()  # wandb-core watches its parent's pid and leaves too
             self._process.wait()
-            if self.mode != "off":
-                say(f"W&B did not finish within {timeout:.0f} s and was left behind; "
-                    f"the run's own files are complete")
+        if self.mode != "off" and self._process.returncode != 0:
+            say(f"W&B did not finish within {timeout:.0f} s and was left behind; the run's own files are complete")
         self._reader.join(max(deadline - time.monotonic(), 0.5))
         if self.dropped:
             say(f"W&B was too slow for {self.dropped} points, which only log.jsonl has")
-        uploaded = self.mode == "online" and self._process.returncode == 0
-        return None if uploaded or self._directory is None else f"wandb sync {self._directory}"
+        if self._directory is None or (self.mode == "online" and self._process.returncode == 0):
+            return None
+        online = Path(self._directory).name.startswith("run-")  # W&B takes such a run for one that is still sending
+        return f"wandb sync {'--include-online ' if online else ''}{self._directory}"
 
     def _put(self, message: dict) -> None:
         if self._closing or self.mode == "off":

@@ -95,7 +95,8 @@ def started(wandb, opening: dict, mode: str, report: Callable):
     """`wandb.init` with everything private switched off, and the axis of every metric."""
     known = getattr(wandb.Settings, "model_fields", {})
     wanted = {**PRIVATE, "init_timeout": INIT_TIMEOUT, "finish_timeout": ORPHAN_SECONDS,
-              "x_stats_pid": os.getppid()}
+              "x_stats_pid": os.getppid(),
+              "x_transaction_log_flush_interval": 1.0}  # seconds of points that a kill of W&B's process can lose
     settings = wandb.Settings(**{name: value for name, value in wanted.items() if name in known})
     same = {name: opening[name] for name in ("dir", "project", "name", "id", "config", "tags")}
     run = wandb.init(mode=mode, resume="allow", settings=settings, **same)
