@@ -43,7 +43,8 @@ METRICS = (
 # Nothing about the machine or the user's files leaves with the run. A setting that a version lacks is left out.
 PRIVATE = {
     "console": "off", "disable_code": True, "disable_git": True, "disable_job_creation": True,
-    "save_code": False, "x_disable_meta": True, "x_save_requirements": False, "host": "", "silent": True,
+    "save_code": False, "x_disable_meta": True, "x_save_requirements": False, "host": "", "program": "fastres",
+    "silent": True,
 }
 
 
