@@ -1,0 +1,168 @@
+"""Batched evaluation with the twelve views of section 4.2: one pass gives every crop method and combination.
+
+    python -m fastres.evaluate runs/live/paper-s0
+    python -m fastres.evaluate final.safetensors --data packed --combine softmax
+    python -m fastres.evaluate runs/live/paper-s0 --split test --submission answers.txt
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from fastres import scoring, views
+from fastres.data.manifest import Manifest, load_manifest
+from fastres.data.resident import Resident
+from fastres.engine.precision import CHOICES, Precision, choose_device, choose_precision
+from fastres.errors import DataError, MachineError, UsageError, run_command
+from fastres.geometry import Geometry
+from fastres.model.network import describe
+from fastres.model.weights import network_from, read_metadata, read_weights
+from fastres.schedule_types import ViewSettings
+from fastres.track.console import Progress, say, table
+from fastres.track.files import write_atomic
+
+# Views in one forward pass. A 224-pixel view's largest activation is 64 x 112 x 112: 0.8 MB in float32 or 1.6 MB
+# in bf16 with its successor alive, so 256 views stay under 1 GB on a CPU and 3,072 under 10 GB on a GPU.
+VIEWS_PER_PASS = {"cpu": 256, "cuda": 3072}
+
+
+@torch.no_grad()
+def score(
+    network: nn.Module, data: Resident, plan: views.TestPlan, precision: Precision, *, label: str = "evaluation"
+) -> torch.Tensor:
+    """Class scores of every image and view: f32 [N, V, C] on the CPU. Exactly N, in order, nothing padded.
+
+    The network is put in eval mode and left there.
+    """
+    network.eval()
+    views_per_image = len(plan.views)
+    batch_size = max(1, VIEWS_PER_PASS[data.device.type] // views_per_image)
+    ids, out = range(len(data)), []
+    with Progress(len(ids), label) as progress:
+        for batch in data.batches(torch.arange(len(data)).numpy(), batch_size):
+            x = views.apply(batch.images, batch.rows, batch.ids, plan)
+            with precision.autocast():
+                logits = network(x)
+            out.append(logits.float().view(len(batch.ids), views_per_image, -1))
+            progress.update(len(batch.ids))
+    return torch.cat(out).cpu()
+
+
+def evaluate(
+    network: nn.Module, data: Resident, geometry: Geometry, settings: ViewSettings, precision: Precision
+) -> tuple[dict, torch.Tensor]:
+    """The error table of a labelled split and the scores f32 [N, 12, C] it was made from."""
+    plan = views.TestPlan(geometry=geometry, settings=settings, views=views.TWELVE_VIEWS, dtype=precision.dtype)
+    scores = score(network, data, plan, precision)
+    return scoring.error_table(scores, data.labels.cpu()), scores
+
+
+def format_errors(errors: dict, how: str, count: int, expected: dict[str, float] | None = None) -> str:
+    """Table 1's layout: crop methods down, top-1 and top-5 error in % across, the paper's figures beside them."""
+    header = ["crop method", "val top-1 err %", "+-", "val top-5 err %"]
+    expected = expected or {}
+    if expected:
+        header += ["paper top-1", "paper top-5"]
+    rows = []
+    for method, figures in errors[how].items():
+        row = [method, figures["top1"], scoring.standard_error(figures["top1"], count), figures["top5"]]
+        if expected:
+            row += [expected.get(f"{method} top1"), expected.get(f"{method} top5")]
+        rows.append(row)
+    return table(rows, header)
+
+
+def write_submission(path: Path, names: list[str], ranking: torch.Tensor, manifest: Manifest) -> None:
+    """`test_0.JPEG n01443537` lines in the order of the split: file name, wnid of the best class."""
+    best = ranking.argmax(1).tolist()
+    lines = [f"{Path(name).name} {manifest.classes[c].wnid}\n" for name, c in zip(names, best, strict=True)]
+    write_atomic(path, "".join(lines).encode())
+
+
+def _weights_of(target: Path) -> tuple[Path, dict]:
+    """The weights file a user means, and the summary of its run ({} for a bare file)."""
+    if not target.is_dir():
+        return target, {}
+    weights = target / "final.safetensors"
+    if not weights.is_file():
+        raise DataError(f"{target}: has no final.safetensors, so its run is not finished; train it to its end first")
+    summary = target / "summary.json"
+    return weights, json.loads(summary.read_text()) if summary.is_file() else {}
+
+
+def _check_classes(metadata: dict, classes: int, manifest: Manifest, weights: Path) -> None:
+    theirs = metadata.get("class_digest", manifest.class_digest)
+    if classes != manifest.num_classes or theirs != manifest.class_digest:
+        raise DataError(
+            f"weights {weights}: trained for {classes} classes (map {theirs[:12]}...), expected the data's "
+            f"{manifest.num_classes} (map {manifest.class_digest[:12]}...); evaluate on the data set it was trained for"
+        )
+
+
+def parser() -> argparse.ArgumentParser:
+    p = argparse.ArgumentParser(
+        prog="python -m fastres.evaluate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    p.add_argument("target", type=Path, metavar="RUN_DIR|WEIGHTS", help="a finished run, or a .safetensors/.pth file")
+    p.add_argument("--data", type=Path, help="packed folder (default: the run's, else packed/)")
+    p.add_argument("--split", choices=("val", "test"), default="val")
+    p.add_argument("--combine", choices=scoring.COMBINATIONS, default="expsum", help="how crop scores become one")
+    p.add_argument("--submission", type=Path, metavar="FILE", help="write `file wnid` lines for the split")
+    p.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    p.add_argument("--precision", choices=CHOICES, default="auto")
+    p.add_argument("--json", action="store_true", help="print one JSON object")
+    return p
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = parser().parse_args(argv)
+    weights, summary = _weights_of(args.target)
+    packed = args.data or Path(summary.get("data", "packed"))
+    manifest = load_manifest(packed)
+    state, metadata = read_weights(weights), read_metadata(weights)
+    architecture = describe(state)
+    network = network_from(state, weights)
+    _check_classes(metadata, architecture.classes, manifest, weights)
+    if args.split == "val" and args.submission:
+        say("note: writing answers for the validation split; the test split is --split test")
+    if args.split == "test" and not args.submission:
+        raise UsageError("--split test is unlabelled, so it gives no error; expected --submission FILE")
+
+    device = choose_device(args.device)
+    precision = choose_precision(args.precision, device)
+    data = Resident(packed, manifest, args.split, device)
+    network.to(device, memory_format=torch.channels_last)
+    settings = ViewSettings(convention=metadata.get("convention", ViewSettings().convention))
+    geometry = Geometry(manifest.side, metadata.get("upscale", architecture.upscale))
+    plan = views.TestPlan(geometry=geometry, settings=settings, views=views.TWELVE_VIEWS, dtype=precision.dtype)
+    try:
+        scores = score(network, data, plan, precision)
+    except torch.cuda.OutOfMemoryError as error:
+        raise MachineError(
+            f"the GPU's memory is full at {VIEWS_PER_PASS['cuda']} views a pass; free it or use --device cpu"
+        ) from error
+
+    result: dict = {"weights": str(weights), "split": args.split, "count": len(data), "combine": args.combine}
+    if args.submission:
+        names = (packed / f"{args.split}.files.txt").read_text().splitlines()
+        write_submission(args.submission, names, scoring.combine(scores, args.combine), manifest)
+        result["submission"] = str(args.submission)
+    if args.split == "val":
+        result["errors"] = scoring.error_table(scores, data.labels.cpu())
+    if args.json:
+        print(json.dumps(result))
+        return 0
+    if "errors" in result:
+        print(f"{len(data)} images, scores combined by {args.combine}")
+        print(format_errors(result["errors"], args.combine, len(data)))
+    if args.submission:
+        print(f"{len(data)} answers written to {args.submission}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main))

@@ -1,0 +1,132 @@
+"""Weights in and out: torchvision's, a file's, or those shipped with the package. No pickled code is ever run."""
+
+import json
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save
+from torchvision.models import get_model
+from torchvision.models.resnet import ResNet
+
+from fastres.errors import DataError, MachineError, UsageError
+from fastres.model.network import Architecture, build, describe
+from fastres.schedule_types import Schedule
+
+SHIPPED = Path(__file__).parent / "shipped"
+
+
+def initial_network(schedule: Schedule, classes: int) -> ResNet:
+    """The network a schedule starts from: pretrained with its own head, or fresh with `classes` outputs."""
+    wanted = schedule.weights
+    if wanted is None:
+        return build(Architecture(schedule.arch, schedule.width, classes))
+    if wanted.startswith("shipped:"):
+        state = read_weights(SHIPPED / f"{wanted.removeprefix('shipped:')}.safetensors")
+    elif wanted.startswith("IMAGENET1K"):
+        state = _torchvision_state(schedule.arch, wanted)
+    else:
+        state = read_weights(Path(wanted))
+    found = describe(state)
+    expected = f"{schedule.arch} of width {schedule.width}"
+    if found is None or (found.arch, found.width) != (schedule.arch, schedule.width):
+        raise DataError(
+            f"weights {wanted}: found {found or _sample_of_keys(state)}, expected {expected} with torchvision's keys; "
+            "choose the file or --set arch=... and width=... to match"
+        )
+    network = build(found)
+    load(network, state, wanted)
+    return network
+
+
+def _torchvision_state(arch: str, name: str) -> dict[str, torch.Tensor]:
+    try:
+        return get_model(arch, weights=name).state_dict()
+    except (KeyError, ValueError) as error:
+        raise UsageError(
+            f"weights {name!r}: torchvision has none of that name for {arch}; expected IMAGENET1K_V1"
+        ) from error
+    except OSError as error:  # URLError is one
+        raise MachineError(
+            f"weights {name} of {arch} could not be downloaded ({error}); fetch them where there is a network and "
+            "pass the file with --weights FILE"
+        ) from error
+
+
+def read_weights(path: Path) -> dict[str, torch.Tensor]:
+    """A state dict from .safetensors or a .pth/.pt written by torch.save; tensors on the CPU.
+
+    A training checkpoint that holds its weights under `state_dict` or `model` is accepted, and DataParallel's
+    `module.` prefix is dropped. DataError if the file is missing, damaged, or carries anything but tensors.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise DataError(f"weights {path}: no such file; pass --weights FILE (.safetensors or .pth)")
+    try:
+        if path.suffix == ".safetensors":
+            state = load_file(path)
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except (SafetensorError, OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
+        reason = str(error).splitlines()[0]
+        raise DataError(f"weights {path}: not readable ({reason}); get the file again") from error
+    except Exception as error:  # weights_only raises pickle.UnpicklingError on code, and others on damage
+        raise DataError(
+            f"weights {path}: holds more than tensors or is damaged, so it was not loaded ({type(error).__name__}); "
+            "save its state_dict alone, best as .safetensors"
+        ) from error
+    for key in ("state_dict", "model"):
+        if isinstance(state, dict) and isinstance(state.get(key), dict):
+            state = state[key]
+    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+        raise DataError(f"weights {path}: found no state dict, expected parameter names with tensors")
+    return {key.removeprefix("module."): value for key, value in state.items()}
+
+
+def load(network: ResNet, state: dict[str, torch.Tensor], source: object) -> None:
+    """Strictly load `state`; DataError names what is missing, surplus or of another shape."""
+    own = network.state_dict()
+    # files from before torch 0.4.1 lack the counters; they are never read in eval mode and start at zero
+    state = {key: value for key, value in own.items() if key.endswith("num_batches_tracked")} | state
+    missing, surplus = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
+    shapes = [
+        f"{key} {tuple(state[key].shape)} instead of {tuple(own[key].shape)}"
+        for key in own.keys() & state.keys()
+        if own[key].shape != state[key].shape
+    ]
+    for what, names in (("missing", missing), ("unknown", surplus), ("of another shape", sorted(shapes))):
+        if names:
+            raise DataError(
+                f"weights {source}: {len(names)} {what}, first {', '.join(names[:3])}; expected {describe(own)}"
+            )
+    network.load_state_dict(state)
+
+
+def save_weights(network: ResNet, metadata: dict) -> bytes:
+    """The state dict as safetensors with torchvision's keys, float32; `metadata` goes along as one JSON string."""
+    state = {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
+    return save(state, {"fastres": json.dumps(metadata, sort_keys=True)})
+
+
+def read_metadata(path: Path) -> dict:
+    """What save_weights put beside the tensors; {} for a file from elsewhere."""
+    if Path(path).suffix != ".safetensors":
+        return {}
+    with safe_open(path, "pt") as file:
+        return json.loads((file.metadata() or {}).get("fastres", "{}"))
+
+
+def network_from(state: dict[str, torch.Tensor], source: object) -> ResNet:
+    """Rebuild whatever network a state dict belongs to. DataError if it is none of ours."""
+    architecture = describe(state)
+    if architecture is None:
+        raise DataError(
+            f"weights {source}: {_sample_of_keys(state)}, expected a torchvision resnet with a 7x7 or 3x3 stem"
+        )
+    network = build(architecture)
+    load(network, state, source)
+    return network
+
+
+def _sample_of_keys(state: dict) -> str:
+    return f"keys {', '.join(list(state)[:3])}, ..." if state else "no tensors"

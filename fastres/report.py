@@ -1,0 +1,137 @@
+"""What a finished run shows: its summary, its table and its pictures."""
+
+import platform
+import resource
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from fastres import views
+from fastres.evaluate import format_errors
+from fastres.geometry import Geometry
+from fastres.schedule_types import Schedule
+from fastres.track import pictures
+from fastres.track.console import table
+from fastres.track.log import read_log
+from fastres.views import colour
+
+if TYPE_CHECKING:
+    from fastres.run import Run
+
+TRAIN_VIEWS_SHOWN = 16
+
+
+def summarise(run: "Run", errors: dict, drawn: list[str]) -> dict:
+    """summary.json of a finished run: every final error by combination and method, seconds and img/s per stage."""
+    epochs = [record for record in read_log(run.folder.path / "log.jsonl") if record["event"] == "epoch"]
+    return {
+        "status": "done",
+        "exit_code": 0,
+        "schedule": run.schedule.name,
+        "seed": run.seed,
+        "data": str(run.data_folder),
+        "data_digest": run.manifest.data_digest,
+        "device": device_name(run.precision.device),
+        "precision": run.precision.name,
+        "torch": torch.__version__,
+        "stages": [_stage_summary(epochs, index, row.name) for index, row in enumerate(run.schedule.stages)],
+        "count": len(run.val),
+        "errors": errors,
+        "train_s": sum(record["train_s"] for record in epochs),
+        "val_s": sum(record["val_s"] for record in epochs),
+        "eval_s": run.clock.seconds["evaluation"],
+        "peak_memory_gb": peak_memory_gb(run.precision.device),
+        "pictures": drawn,
+    }
+
+
+def _stage_summary(epochs: list[dict], index: int, name: str) -> dict:
+    mine = [record for record in epochs if record["stage"] == index]
+    return {
+        "name": name,
+        "epochs": len(mine),
+        "train_s": sum(record["train_s"] for record in mine),
+        "img_per_s": float(np.median([record["img_per_s"] for record in mine])),
+        "val_top1_err": mine[-1]["val_top1_err"],
+        "val_top5_err": mine[-1]["val_top5_err"],
+    }
+
+
+def headline(summary: dict) -> dict:
+    """The figures of a run that a dashboard's table of runs should show."""
+    best = summary["errors"]["expsum"]["12-crop"]
+    return {"final/12crop_top1_err": best["top1"], "final/12crop_top5_err": best["top5"], "train_s": summary["train_s"]}
+
+
+def as_text(summary: dict, schedule: Schedule, folder: Path) -> str:
+    """Stages, the error table by crop method with the paper's figures beside it, and where things are."""
+    stages = [
+        [row["name"], row["epochs"], row["train_s"], round(row["img_per_s"]), row["val_top1_err"], row["val_top5_err"]]
+        for row in summary["stages"]
+    ]
+    lines = [
+        table(stages, ["stage", "epochs", "train s", "img/s", "val top-1 err %", "val top-5 err %"]),
+        "",
+        format_errors(summary["errors"], "expsum", summary["count"], schedule.expected),
+        f"on {summary['count']} validation images; scores of crops combined by summing e^score",
+        "",
+        f"trained in {summary['train_s']:.0f} s on {summary['device']} in {summary['precision']}",
+        *(f"picture {path}" for path in summary["pictures"]),
+        f"weights {folder / 'final.safetensors'}",
+    ]
+    return "\n".join(lines)
+
+
+def draw(run: "Run") -> list[str]:
+    """Error by epoch, the views of the last stage; the stem was drawn at its surgery. Returns the paths."""
+    folder = run.folder.pictures
+    epochs = [record for record in read_log(run.folder.path / "log.jsonl") if record["event"] == "epoch"]
+    paper = {f"paper, {name.removesuffix(' top1')}": value for name, value in run.schedule.expected.items()
+             if name in ("12-crop top1", "centre top1")}  # fmt: skip
+    drawn = [pictures.error_curves(epochs, folder / "error_by_epoch.png", paper=paper or None)]
+    if (folder / "stem_filters.png").exists():
+        drawn.append(folder / "stem_filters.png")
+    drawn.append(_draw_views(run, folder / "views.png"))
+    return [str(path) for path in drawn]
+
+
+def draw_stem(before: np.ndarray, after: np.ndarray, folder: Path) -> None:
+    pictures.stem_filters(before, after, folder / "stem_filters.png")
+
+
+def _draw_views(run: "Run", path: Path) -> Path:
+    """Training views of a few images and the twelve test views of one, in the first stage's geometry."""
+    settings, geometry = run.schedule.views, Geometry(run.manifest.side, run.schedule.stages[0].upscale)
+    ids = torch.arange(min(TRAIN_VIEWS_SHOWN, len(run.train)), device=run.train.device)
+    # spread over the classes, since images are packed class by class
+    ids = ids * (len(run.train) // len(ids))
+    train_plan = views.TrainPlan(geometry=geometry, settings=settings, seed=run.seed, stage=0, epoch=1)
+    test_plan = views.TestPlan(geometry=geometry, settings=settings, views=views.TWELVE_VIEWS)
+    one = ids[len(ids) // 2 :][:1]
+    return pictures.view_sheet(
+        views.apply(run.train.images, ids, ids, train_plan).cpu().numpy(),
+        views.apply(run.train.images, one, one, test_plan).cpu().numpy(),
+        [view.name for view in views.TWELVE_VIEWS],
+        run.train.images[one[0]].cpu().numpy(), path, colour.MEAN, colour.STD,
+    )  # fmt: skip
+
+
+def device_name(device: torch.device) -> str:
+    """The GPU's name, or the CPU's with the threads torch uses."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    model = platform.processor() or platform.machine()
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            model = line.partition(":")[2].strip()
+            break
+    return f"{model} ({torch.get_num_threads()} threads)"
+
+
+def peak_memory_gb(device: torch.device) -> float:
+    """Most memory the run held at once, 10^9 bytes: of the GPU's allocator, or of this process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 1e9
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9

@@ -1,0 +1,257 @@
+"""One run: its folder, data, network and position, and what happens at the borders of step, epoch and stage.
+
+train.py is the procedure; this is everything it would otherwise have to carry along.
+"""
+
+import json
+import math
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from fastres import report, views
+from fastres.data.manifest import Manifest
+from fastres.data.resident import Resident
+from fastres.engine.checkpoint import Position, load_checkpoint, save_checkpoint
+from fastres.engine.learning_rate import learning_rate
+from fastres.engine.operate import Theatre, operate
+from fastres.engine.precision import Precision
+from fastres.engine.step import EagerStep, sgd
+from fastres.errors import Diverged, FastresError, Preempted
+from fastres.evaluate import evaluate
+from fastres.geometry import Geometry
+from fastres.model.freeze import set_trainable, training_mode
+from fastres.model.weights import initial_network, network_from, save_weights
+from fastres.schedule_types import Schedule
+from fastres.track.clock import Clock, Rate
+from fastres.track.console import Progress, say
+from fastres.track.files import write_atomic
+from fastres.track.run_dir import RunDir
+from fastres.track.wandb import open_wandb
+from fastres.views.draw import epoch_order
+
+# Steps between two looks at the running loss: each look waits for the device.
+LOOK_EVERY = 50
+
+
+class StageRun:
+    """One stage being trained: its row, geometry, step, learning rate and speed."""
+
+    def __init__(self, run: "Run", index: int) -> None:
+        schedule = run.schedule
+        self.run, self.index, self.row = run, index, schedule.stages[index]
+        self.geometry = Geometry(run.manifest.side, self.row.upscale)
+        self.steps_per_epoch = math.ceil(len(run.train) / schedule.batch_size)
+        learning = set_trainable(run.network, self.row.train)
+        self.learning = len(learning)
+        lr = self.row.lr or schedule.optimizer.lr
+        self.learning_rate = learning_rate(schedule.lr_policy, lr, self.steps_per_epoch, self.row.epochs)
+        self.step = EagerStep(run.network, sgd(learning, schedule.optimizer, lr), run.precision)
+        self.rate = Rate()
+        self.epoch_train_s = 0.0
+
+    def plan(self, epoch: int) -> views.TrainPlan:
+        """The epoch's training views; chance counts epochs from 1, 0 is surgery's."""
+        return views.TrainPlan(
+            geometry=self.geometry, settings=self.run.schedule.views, seed=self.run.seed, stage=self.index,
+            epoch=epoch + 1, dtype=self.run.precision.dtype,
+        )  # fmt: skip
+
+    def order(self, epoch: int) -> np.ndarray:
+        """The epoch's permutation of the training ids, i64 [N]."""
+        return epoch_order(len(self.run.train), seed=self.run.seed, stage=self.index, epoch=epoch + 1)
+
+    def training_mode(self) -> None:
+        training_mode(self.run.network, self.row)
+
+
+class Run:
+    """State and bookkeeping of one run; use `open_run`."""
+
+    def __init__(self, args, schedule: Schedule, manifest: Manifest, precision: Precision, folder: RunDir) -> None:
+        self.schedule, self.seed, self.manifest, self.precision = schedule, args.seed, manifest, precision
+        self.folder, self.data_folder = folder, args.data
+        self.wandb = open_wandb(
+            args.wandb, folder, args.project, f"{schedule.name}-s{args.seed}", folder.config, tags=[schedule.name]
+        )
+        self.clock = Clock()
+        self.started = time.perf_counter()
+        self.train = Resident(args.data, manifest, "train", precision.device)
+        self.val = Resident(args.data, manifest, "val", precision.device)
+        self.theatre = Theatre(schedule, args.seed, self.train, manifest.num_classes, manifest.side, precision)
+        self.position, self._resumed = Position(), None
+        self.images_seen = 0
+        self._restore()
+
+    def _restore(self) -> None:
+        """Take up the newest checkpoint, or start: weights, position and the log cut back to it."""
+        found = load_checkpoint(self.folder.checkpoints)
+        if found is None:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(self.seed)
+                network = initial_network(self.schedule, self.manifest.num_classes)
+            self.folder.log.rewind_to(lambda _: False)
+        else:
+            self.position, state = found
+            network = network_from(state["network"], self.folder.checkpoints)
+            self.images_seen, self._resumed = state["images_seen"], state.get("stage")
+            self.folder.log.rewind_to(self._is_before)
+            say(f"resuming in stage {self.position.stage + 1} after {self.position.epoch} of its epochs"
+                f" and {self.position.step} steps")  # fmt: skip
+        self.network = network.to(self.precision.device, memory_format=torch.channels_last)
+        self.log("start", position=self.position, device=report.device_name(self.precision.device))
+
+    def _is_before(self, record: dict) -> bool:
+        """Whether a log record belongs to what the checkpoint holds; the border of a stage is written anew."""
+        at = Position(*record.get("at", (0, 0, 0)))
+        return at < self.position or (at == self.position and record["event"] not in ("stage", "start"))
+
+    def log(self, event: str, position: Position | None = None, **fields) -> None:
+        """A record in log.jsonl that knows where the run stands after it."""
+        at = position or self.position
+        self.folder.log.write(event, at=[at.stage, at.epoch, at.step], **fields)
+
+    def begin_stage(self, index: int) -> StageRun:
+        """Surgery, then a fresh optimiser and rate, or those of the checkpoint inside this stage."""
+        resumed, self._resumed = self._resumed, None
+        if resumed is None:
+            before = self.network.conv1.weight.detach().float().cpu().numpy()
+            operate(self.network, index, self.theatre)
+            after = self.network.conv1.weight.detach().float().cpu().numpy()
+            if before.shape != after.shape:
+                report.draw_stem(before, after, self.folder.pictures)
+        stage = StageRun(self, index)
+        if resumed is not None:
+            stage.step.load_state_dict(resumed["step"])
+            stage.learning_rate.load_state_dict(resumed["learning_rate"])
+            stage.epoch_train_s = resumed["epoch_train_s"]
+        row = stage.row
+        self.log("stage", stage=index, name=row.name, epochs=row.epochs, crop=stage.geometry.crop, bn=row.bn,
+                 learning=stage.learning)  # fmt: skip
+        say(f"stage {index + 1}/{len(self.schedule.stages)} {row.name}: {row.epochs} epochs, crop "
+            f"{stage.geometry.crop}, learns {stage.learning} tensors ({', '.join(row.train)})")  # fmt: skip
+        return stage
+
+    def step_done(self, stage: StageRun, epoch: int, step: int, images: int, progress: Progress) -> None:
+        """Count, and every LOOK_EVERY steps look at the loss."""
+        self.images_seen += images
+        if step % LOOK_EVERY == 0:
+            loss = self.check_finite(stage, epoch)
+            self.position = Position(stage.index, epoch, step)
+            speed = stage.rate.img_per_s
+            self.log("step", stage=stage.index, epoch=epoch + 1, step=step, train_loss=loss, img_per_s=speed)
+            self.wandb.log({"train/loss": loss, "speed/img_per_s": speed, "images_seen": self.images_seen})
+            progress.update(images, loss=loss)
+        else:
+            progress.update(images)
+
+    def check_finite(self, stage: StageRun, epoch: int) -> float:
+        """The epoch's mean loss so far; Diverged if it is not finite, with what is needed to see why."""
+        loss = stage.step.mean_loss()
+        if not math.isfinite(loss):
+            dump = self.folder.path / "diverged.json"
+            facts = {"seed": self.seed, "stage": stage.index, "epoch": epoch + 1, "good_steps": self.position.step}
+            write_atomic(dump, json.dumps(facts).encode() + b"\n")
+            lower = self.schedule.optimizer.lr / 4
+            raise Diverged(
+                f"the training loss is {loss} in stage {stage.row.name} epoch {epoch + 1}, expected a finite number; "
+                f"see {dump}, and try a lower rate in another --run-dir: --set optimizer.lr={lower:g}"
+            )
+        return loss
+
+    def preempt(self, stage: StageRun, epoch: int, step: int) -> None:
+        """Save and stop: the same command goes on with the next step."""
+        self.check_finite(stage, epoch)
+        self._save(Position(stage.index, epoch, step), stage)
+        raise Preempted(f"stopped by a signal in stage {stage.row.name} epoch {epoch + 1} after step {step}; the same "
+                        "command resumes there")  # fmt: skip
+
+    def epoch_done(self, stage: StageRun, epoch: int, errors: dict, val_loss: float, val_s: float) -> None:
+        """Log the epoch, tell the rate, save."""
+        lr, loss = stage.learning_rate.at((epoch + 1) * stage.steps_per_epoch - 1), stage.step.mean_loss()
+        stage.learning_rate.after_epoch(errors["top1"])
+        total = sum(row.epochs for row in self.schedule.stages[: stage.index]) + epoch + 1
+        self.clock.seconds["validation"] += val_s
+        speed = stage.rate.img_per_s or len(self.train) / stage.epoch_train_s
+        last = epoch + 1 == stage.row.epochs
+        position = Position(stage.index + 1) if last else Position(stage.index, epoch + 1)
+        self.log("epoch", position, stage=stage.index, stage_name=stage.row.name, epoch=epoch + 1, epoch_total=total,
+                 lr=lr, train_loss=loss, val_top1_err=errors["top1"], val_top5_err=errors["top5"], val_loss=val_loss,
+                 train_s=stage.epoch_train_s, val_s=val_s, img_per_s=speed)  # fmt: skip
+        self.wandb.log({"val/top1_err": errors["top1"], "val/top5_err": errors["top5"], "val/loss": val_loss,
+                        "stage/index": stage.index, "epoch": total})  # fmt: skip
+        self.wandb.log({"lr": lr, "images_seen": self.images_seen})
+        say(f"  epoch {epoch + 1:2d}/{stage.row.epochs}  lr {lr:<8.4g} train loss {loss:.3f}  val top-1 err "
+            f"{errors['top1']:5.2f} %  top-5 {errors['top5']:5.2f} %  {speed:,.0f} img/s")  # fmt: skip
+        stage.epoch_train_s = 0.0
+        self._save(position, None if last else stage)
+
+    def _save(self, position: Position, stage: StageRun | None) -> None:
+        """A checkpoint; with the stage's optimiser where the stage goes on, without at its border."""
+        state: dict = {"network": self.network.state_dict(), "images_seen": self.images_seen}
+        if stage is not None:
+            state["stage"] = {
+                "step": stage.step.state_dict(),
+                "learning_rate": stage.learning_rate.state_dict(),
+                "epoch_train_s": stage.epoch_train_s,
+            }
+        with self.clock("checkpoint"):
+            save_checkpoint(self.folder.checkpoints, position, state)
+        self.position = position
+
+    def finish(self) -> dict:
+        """Twelve-crop evaluation, final weights, pictures, summary."""
+        geometry = Geometry(self.manifest.side, self.schedule.stages[-1].upscale)
+        with self.clock("evaluation"):
+            errors, _ = evaluate(self.network, self.val, geometry, self.schedule.views, self.precision)
+        metadata = {
+            "schedule": self.schedule.name, "seed": self.seed, "upscale": geometry.upscale,
+            "convention": self.schedule.views.convention, "class_digest": self.manifest.class_digest,
+            "classes": [[info.wnid, info.name] for info in self.manifest.classes],
+            "data_digest": self.manifest.data_digest, "side": self.manifest.side,
+        }  # fmt: skip
+        write_atomic(self.folder.path / "final.safetensors", save_weights(self.network, metadata))
+        pictures = report.draw(self)
+        summary = report.summarise(self, errors, pictures)
+        self.log("final", errors=errors)
+        self.folder.write_summary(summary)
+        for picture in pictures:
+            self.wandb.image(f"pictures/{Path(picture).stem}", Path(picture))
+        self.wandb.summary(report.headline(summary))
+        return summary
+
+    def give_up(self, error: FastresError) -> None:
+        """Note in summary.json how the run ended."""
+        status = {Diverged: "diverged", Preempted: "preempted"}.get(type(error), "failed")
+        self.folder.write_summary({"status": status, "exit_code": error.exit_code, "error": str(error),
+                                   "schedule": self.schedule.name, "seed": self.seed})  # fmt: skip
+
+    def report(self, summary: dict) -> str:
+        return report.as_text(summary, self.schedule, self.folder.path)
+
+    def __enter__(self) -> "Run":
+        return self
+
+    def __exit__(self, kind, error, _) -> None:
+        code = 0 if error is None else getattr(error, "exit_code", 1)
+        hint = self.wandb.close(exit_code=code)
+        if hint:
+            say(f"W&B: this run was mirrored offline; upload it with: {hint}")
+        self.folder.close()
+
+
+def open_run(args, schedule: Schedule, manifest: Manifest, precision: Precision) -> Run:
+    """Open or create the run's folder and take up what lies in it. `args`: train.py's command line."""
+    path = args.run_dir or Path("runs/live") / f"{schedule.name}-s{args.seed}"
+    config = {
+        "schedule": schedule.to_dict(), "seed": args.seed, "engine": args.engine, "precision": precision.name,
+        "device": precision.device.type, "data_digest": manifest.data_digest,
+    }  # fmt: skip
+    folder = RunDir.open(path, config)
+    try:
+        return Run(args, schedule, manifest, precision, folder)
+    except BaseException:
+        folder.close()
+        raise

@@ -1,0 +1,71 @@
+"""From class scores of several views to one answer per image, and from answers to errors (paper, sections 4.2, 5.3)."""
+
+import numpy as np
+import torch
+
+from fastres.errors import UsageError
+from fastres.views import TWELVE_VIEWS
+
+# Which of the twelve views each crop method of Table 1 uses.
+METHODS = {
+    "full": [i for i, view in enumerate(TWELVE_VIEWS) if view.whole and not view.mirrored],
+    "centre": [0],
+    "10-crop": [i for i, view in enumerate(TWELVE_VIEWS) if not view.whole],
+    "12-crop": list(range(12)),
+}
+COMBINATIONS = ("expsum", "softmax", "logit", "max", "vote")
+
+
+def combine(scores: torch.Tensor, how: str) -> torch.Tensor:
+    """Scores of several views f32 [N, V, C] -> one ranking score per class f64 [N, C].
+
+    expsum   log of the sum of e^score: the paper's choice, computed without overflow
+    softmax  log of the mean class probability
+    logit    mean score
+    max      highest score of any view
+    vote     views whose first choice the class is; ties are broken by expsum
+    """
+    scores = scores.double()
+    if how == "expsum":
+        return scores.logsumexp(1)
+    if how == "softmax":
+        return scores.log_softmax(2).logsumexp(1)
+    if how == "logit":
+        return scores.mean(1)
+    if how == "max":
+        return scores.amax(1)
+    if how == "vote":
+        votes = torch.zeros_like(scores[:, 0]).scatter_add_(
+            1, scores.argmax(2), torch.ones(scores.shape[:2], dtype=scores.dtype, device=scores.device)
+        )
+        summed = scores.logsumexp(1)
+        # the rank of expsum, scaled below one vote, orders classes that have equally many votes
+        return votes + summed.argsort(1).argsort(1).double() / scores.shape[2]
+    raise UsageError(f"--combine {how}: unknown, expected one of {', '.join(COMBINATIONS)}")
+
+
+def top_errors(ranking: torch.Tensor, labels: torch.Tensor) -> dict[str, float]:
+    """Ranking scores [N, C] and labels i64 [N] -> top-1 and top-5 error in %.
+
+    A class ranks before the true one if its score is higher, or equal with a lower index (so an all-equal output, or
+    one of NaN, earns nothing by luck). With fewer than five classes top-5 is over all of them.
+    """
+    true = ranking.gather(1, labels[:, None])
+    index = torch.arange(ranking.shape[1], device=ranking.device)
+    before = (ranking > true) | ((ranking == true) & (index < labels[:, None])) | ranking.isnan()
+    rank = before.sum(1)
+    return {f"top{k}": 100.0 * (rank >= k).double().mean().item() for k in (1, 5)}
+
+
+def error_table(scores: torch.Tensor, labels: torch.Tensor) -> dict[str, dict[str, dict[str, float]]]:
+    """Scores of the twelve views f32 [N, 12, C] -> {combination: {method: {"top1": %, "top5": %}}}."""
+    return {
+        how: {method: top_errors(combine(scores[:, views], how), labels) for method, views in METHODS.items()}
+        for how in COMBINATIONS
+    }
+
+
+def standard_error(error: float, count: int) -> float:
+    """Binomial standard error in points of an error in % measured on `count` images."""
+    p = error / 100.0
+    return float(100.0 * np.sqrt(p * (1.0 - p) / count))

@@ -1,0 +1,129 @@
+"""The staged fine-tune: for stage, for epoch, for batch (paper, sections 3 and 5); then 12-crop evaluation.
+
+    python -m fastres.train --schedule paper
+    python -m fastres.train --schedule demo --data packed-small-world --set optimizer.lr=0.01
+
+The same command again resumes an unfinished run and shows the table of a finished one.
+"""
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+from fastres import scoring, views
+from fastres.data.manifest import load_manifest
+from fastres.engine.precision import CHOICES, choose_device, choose_precision
+from fastres.engine.signals import StopRequest
+from fastres.errors import FastresError, UsageError, run_command
+from fastres.evaluate import score
+from fastres.geometry import Geometry
+from fastres.run import Run, StageRun, open_run
+from fastres.schedule_loading import load_schedule, override
+from fastres.schedule_types import Schedule
+from fastres.track.console import Progress, say
+from fastres.track.wandb import MODES
+
+
+def train(run: Run, stop: StopRequest) -> dict:
+    """Run every stage that is still to do, then evaluate. Returns the summary. Preempted after a signal."""
+    for stage_index in range(run.position.stage, len(run.schedule.stages)):
+        stage = run.begin_stage(stage_index)
+        for epoch in range(run.position.epoch, stage.row.epochs):
+            train_epoch(run, stage, epoch, stop)
+            validate_epoch(run, stage, epoch)
+    return run.finish()
+
+
+def train_epoch(run: Run, stage: StageRun, epoch: int, stop: StopRequest) -> None:
+    """One pass over the training images from wherever the run stands in it."""
+    plan, order = stage.plan(epoch), stage.order(epoch)
+    started, first = time.perf_counter(), run.position.step
+    label = f"stage {stage.index + 1}/{len(run.schedule.stages)} {stage.row.name} epoch {epoch + 1}/{stage.row.epochs}"
+    if first == 0:
+        stage.step.begin_epoch()
+    stage.training_mode()
+    batches = run.train.batches(order[first * run.schedule.batch_size :], run.schedule.batch_size)
+    with Progress(len(order), label, initial=first * run.schedule.batch_size) as progress, stage.rate.running():
+        for step, batch in enumerate(batches, start=first):
+            stage.step(batch, plan, stage.learning_rate.at(epoch * stage.steps_per_epoch + step))
+            stage.rate.step(len(batch.ids))
+            run.step_done(stage, epoch, step + 1, len(batch.ids), progress)
+            if stop.requested:
+                run.preempt(stage, epoch, step + 1)
+        run.check_finite(stage, epoch)  # reads the loss, so the clock sees the work done
+    run.clock.seconds["train"] += time.perf_counter() - started
+    stage.epoch_train_s = time.perf_counter() - started
+
+
+def validate_epoch(run: Run, stage: StageRun, epoch: int) -> None:
+    """Centre-crop validation, the default test method of fb.resnet.torch; then the rate rule and a checkpoint."""
+    started = time.perf_counter()
+    plan = views.TestPlan(geometry=stage.geometry, settings=run.schedule.views, dtype=run.precision.dtype)
+    scores = score(run.network, run.val, plan, run.precision, label="validation")
+    labels = run.val.labels.cpu()
+    errors = scoring.top_errors(scores[:, 0].double(), labels)
+    loss = torch.nn.functional.cross_entropy(scores[:, 0], labels).item()
+    run.epoch_done(stage, epoch, errors, loss, time.perf_counter() - started)
+
+
+def parser() -> argparse.ArgumentParser:
+    p = argparse.ArgumentParser(
+        prog="python -m fastres.train", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    p.add_argument("--schedule", required=True, metavar="NAME|FILE.py", help="one of fastres/schedules.py, or a file")
+    p.add_argument("--data", type=Path, default=Path("packed"), metavar="DIR", help="packed folder (default packed)")
+    p.add_argument("--weights", metavar="FILE", help="pretrained weights (.safetensors, .pth)")
+    p.add_argument("--engine", choices=("resident",), default="resident", help="where pixels live while training")
+    p.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    p.add_argument("--precision", choices=CHOICES, default="auto", help="auto: bf16 where the hardware has it")
+    p.add_argument("--run-dir", type=Path, metavar="DIR", help="default runs/live/<schedule>-s<seed>")
+    p.add_argument("--seed", type=int, default=0)
+    p.add_argument("--set", action="append", default=[], metavar="A.B=C", help="override, e.g. stages.0.epochs=1")
+    p.add_argument("--wandb", choices=MODES, help="default: online where a login exists, else offline")
+    p.add_argument("--project", default="fastres", help="W&B project")
+    p.add_argument("--dry-run", action="store_true", help="show schedule, expected time and memory only")
+    p.add_argument("--json", action="store_true", help="print the summary (or the dry run) as one JSON object")
+    return p
+
+
+def resolve(args: argparse.Namespace) -> Schedule:
+    """The schedule a command line means."""
+    if not 0 <= args.seed < 1 << 31:
+        raise UsageError(f"--seed {args.seed}: expected 0 to {(1 << 31) - 1}")
+    schedule = override(load_schedule(args.schedule), args.set)
+    return override(schedule, [f"weights={args.weights}"]) if args.weights else schedule
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = parser().parse_args(argv)
+    schedule = resolve(args)
+    device = choose_device(args.device)
+    precision = choose_precision(args.precision, device)
+    manifest = load_manifest(args.data)
+    for stage in schedule.stages:
+        Geometry(manifest.side, stage.upscale)  # refuses a side it cannot crop before anything is read
+    if args.dry_run:
+        from fastres.dry_run import dry_run
+
+        return dry_run(schedule, manifest, precision, as_json=args.json)
+
+    with StopRequest() as stop, open_run(args, schedule, manifest, precision) as run:
+        if run.folder.finished:
+            summary = run.folder.summary()
+            say(f"{run.folder.path}: this run is finished; another --run-dir or --seed starts a new one")
+        else:
+            try:
+                summary = train(run, stop)
+            except FastresError as error:
+                run.give_up(error)
+                raise
+    print(json.dumps(summary) if args.json else run.report(summary))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main))
