@@ -1,0 +1,1 @@
+"""Packed images and the loaders that deliver them."""

@@ -1,0 +1,181 @@
+"""manifest.json: what lies in a packed folder, and the proof that it still does.
+
+The packer writes it last, so a folder with a manifest is a whole one. Every reader starts here:
+
+    manifest = load_manifest(Path("packed"))
+    check_sizes(packed, manifest)                          # microseconds
+    verify_file(packed, manifest, "train.images.npy")      # reads all of it
+
+Every fault is a DataError that names the file, what was found, what was expected and the remedy.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from fastres.errors import DataError
+
+FORMAT = 1
+FILE_NAME = "manifest.json"
+REMEDY = "run `python preprocess/pack.py` again for this folder"
+
+
+@dataclass(frozen=True)
+class ClassInfo:
+    """One class: its WordNet id and a name to show."""
+
+    wnid: str
+    name: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What the packer found and wrote.
+
+    side: S, pixels. classes: in sorted-wnid order, so a label is an index into it.
+    splits: name -> {"count", "labelled", "grayscale", "converted": {kind: n}, "skipped"}; an absent split has no key.
+    files: name -> {"bytes", "sha256"}. data_digest, class_digest: see the functions below.
+    """
+
+    side: int
+    classes: tuple[ClassInfo, ...]
+    splits: dict
+    files: dict
+    data_digest: str
+    class_digest: str
+    source: dict
+    versions: dict
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.classes)
+
+    def count(self, split: str) -> int:
+        """Images in `split`; 0 when the data set has no such split."""
+        return self.splits[split]["count"] if split in self.splits else 0
+
+
+def digest_of_files(files: dict) -> str:
+    """sha256 over the sorted "name sha256" lines: equal exactly when every packed byte is."""
+    lines = sorted(f"{name} {entry['sha256']}\n" for name, entry in files.items())
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def digest_of_classes(wnids: Iterable[str]) -> str:
+    """sha256 over the "wnid" lines in label order: two label conventions for this data set are in use."""
+    return hashlib.sha256("".join(f"{wnid}\n" for wnid in wnids).encode()).hexdigest()
+
+
+def sha256_of(path: Path) -> str:
+    """sha256 of a file, hex, read in pieces."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Give `path` this text or leave it as it was, whatever happens in between."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        with open(temporary, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames in `folder` survive a power cut."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def save_manifest(packed: Path, manifest: Manifest) -> None:
+    """Write manifest.json whole or not at all."""
+    content = {"format": FORMAT, **asdict(manifest)}
+    write_atomically(packed / FILE_NAME, json.dumps(content, indent=1) + "\n")
+
+
+def load_manifest(packed: Path) -> Manifest:
+    """Read and check manifest.json. DataError when it is missing, unreadable, of another format or inconsistent."""
+    path = Path(packed) / FILE_NAME
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise DataError(f"{path}: not found, expected what the packer writes last; {REMEDY}") from None
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: cannot be read ({error}), expected JSON; {REMEDY}") from None
+    found = content.get("format") if isinstance(content, dict) else type(content).__name__
+    if found != FORMAT:
+        raise DataError(f"{path}: found format {found!r}, expected {FORMAT}; {REMEDY}")
+    try:
+        manifest = _manifest_from(content)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise DataError(f"{path}: incomplete or altered ({error!r}); {REMEDY}") from None
+    return manifest
+
+
+def _manifest_from(content: dict) -> Manifest:
+    """The JSON object as a Manifest; any exception means that it is not one."""
+    manifest = Manifest(
+        side=int(content["side"]),
+        classes=tuple(ClassInfo(wnid=str(c["wnid"]), name=str(c["name"])) for c in content["classes"]),
+        splits={name: {**split, "count": int(split["count"])} for name, split in content["splits"].items()},
+        files={
+            name: {"bytes": int(entry["bytes"]), "sha256": str(entry["sha256"])}
+            for name, entry in content["files"].items()
+        },
+        data_digest=content["data_digest"],
+        class_digest=content["class_digest"],
+        source=dict(content["source"]),
+        versions=dict(content["versions"]),
+    )
+    if any(Path(name).name != name for name in manifest.files):
+        raise ValueError("a file name leads out of the folder")
+    if manifest.data_digest != digest_of_files(manifest.files):
+        raise ValueError("data_digest does not follow from files")
+    if manifest.class_digest != digest_of_classes(c.wnid for c in manifest.classes):
+        raise ValueError("class_digest does not follow from classes")
+    return manifest
+
+
+def _check_size(packed: Path, manifest: Manifest, name: str) -> Path:
+    """The path of a packed file whose size is right; DataError otherwise."""
+    path = Path(packed) / name
+    if name not in manifest.files:
+        known = ", ".join(sorted(manifest.files))
+        raise DataError(f"{path}: not in the manifest, which lists {known}; {REMEDY}")
+    expected = manifest.files[name]["bytes"]
+    try:
+        found = path.stat().st_size
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror}, expected {expected:,} bytes; {REMEDY}") from None
+    if found != expected:
+        raise DataError(f"{path}: found {found:,} bytes, expected {expected:,}; {REMEDY}")
+    return path
+
+
+def check_sizes(packed: Path, manifest: Manifest) -> None:
+    """Every file of the manifest is there with its size. Cheap; does not see flipped bits."""
+    for name in manifest.files:
+        _check_size(packed, manifest, name)
+
+
+def verify_file(packed: Path, manifest: Manifest, name: str) -> None:
+    """One file's size, then the sha256 of all its bytes."""
+    path = _check_size(packed, manifest, name)
+    expected = manifest.files[name]["sha256"]
+    try:
+        found = sha256_of(path)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}); {REMEDY}") from None
+    if found != expected:
+        raise DataError(f"{path}: found sha256 {found}, expected {expected}: its content has changed; {REMEDY}")

@@ -1,0 +1,237 @@
+"""Packs Tiny ImageNet, or a tree of its layout, into verified files that training reads.
+
+    python preprocess/pack.py                        ./tiny-imagenet-200, else ./tiny-imagenet-200.zip, else download
+    python preprocess/pack.py --source DIR|ZIP       from there
+    python preprocess/pack.py --small-world          from a rendered stand-in, without a network
+
+Every image is read, checked and decoded once, on all cores; whatever is not RGB becomes RGB and is counted.
+Files get their names when all of them are whole, the manifest last. The same command again says "up to date"
+unless the source, the options or the packed files have changed.
+Exit codes: 0 done, 2 usage, 3 the data are at fault, 4 the machine is (network, disk, permissions).
+"""
+
+import argparse
+import contextlib
+import json
+import platform
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import PIL
+from PIL import features
+
+if __name__ == "__main__":  # run as a file, not installed: our packages lie one level up
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)
+
+from fastres.data.manifest import FILE_NAME, Manifest, digest_of_classes, digest_of_files, load_manifest, sha256_of
+from fastres.errors import DataError, run_command
+from preprocess import report
+from preprocess.decode import GRAYSCALE_MODES, side_of
+from preprocess.decode_pool import Chunk, decode_all
+from preprocess.disk import disk_faults
+from preprocess.progress import Progress
+from preprocess.source import DEFAULT_NAMES, Source, find_source
+from preprocess.staging import Staging, remembered
+from preprocess.tiny_imagenet import Layout, Record, read_layout
+from preprocess.tree import SPLITS
+from preprocess.writers import WRITERS, Writer
+
+PACKER = 1  # raise it when the same source would be packed into other bytes
+
+
+def main(argv: list[str] | None = None) -> int:
+    options = parse_arguments(argv)
+    with Staging(options.out) as staging:
+        source = find_source(options.source, options.small_world, options.out)
+        if is_packed(source, options):
+            status, manifest, speed = "up to date", load_manifest(options.out), {}
+        else:
+            source.prepare()
+            request = request_for(source, options)
+            status, (manifest, speed) = "packed", pack(source, staging, options)
+            staging.remember(request, [*manifest.files, FILE_NAME])
+    if options.json:
+        print(json.dumps(report.as_json(manifest, options.out, status, speed)))
+    else:
+        print(report.as_text(manifest, options.out, status, speed))
+    return 0
+
+
+def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="pack.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    origin = parser.add_mutually_exclusive_group()
+    origin.add_argument("--source", type=Path, metavar="DIR|ZIP", help="the data set, unpacked or as its zip")
+    origin.add_argument(
+        "--small-world",
+        nargs="?",
+        const="target",
+        choices=("target", "source"),
+        help="render the stand-in into <out>/tree and pack that; target (the default) is what training uses, "
+        "source what its pretrained net saw",
+    )
+    parser.add_argument("--out", type=Path, metavar="DIR", help="default: packed; packed-small-world for that")
+    parser.add_argument(
+        "--engines", default="resident", type=engines, metavar="A,B", help=f"formats to write: {', '.join(WRITERS)}"
+    )
+    parser.add_argument("--workers", type=positive, metavar="N", help="decoding processes; default: one a core")
+    parser.add_argument(
+        "--on-bad",
+        choices=("stop", "skip"),
+        default="stop",
+        help="images that cannot be packed: stop and list them (the default), or leave them out and write the list",
+    )
+    parser.add_argument("--json", action="store_true", help="print the report as one JSON object")
+    options = parser.parse_args(argv)
+    if options.out is None:
+        names = {None: "packed", "target": "packed-small-world", "source": "packed-small-world-source"}
+        options.out = Path(names[options.small_world])
+    return options
+
+
+def engines(text: str) -> list[str]:
+    names = sorted(set(text.split(",")))
+    for name in names:
+        if name not in WRITERS:
+            raise argparse.ArgumentTypeError(f"found {name!r}, expected some of {', '.join(WRITERS)}")
+    return names
+
+
+def positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"found {text!r}, expected a whole number of at least 1")
+    return int(text)
+
+
+def request_for(source: Source, options: argparse.Namespace) -> dict:
+    """All that the packed bytes follow from, as far as it can be known in well under a second."""
+    return {
+        "options": {"packer": PACKER, "engines": options.engines, "on_bad": options.on_bad},
+        "source": {"name": source.path.name, **source.identity},
+        "fingerprint": source.fingerprint() if source.path.exists() else None,
+    }
+
+
+def is_packed(source: Source, options: argparse.Namespace) -> bool:
+    """Whether <out> already holds what packing would write."""
+    before = remembered(options.out)
+    if before is None:
+        return False
+    now = request_for(source, options)
+    if source.kind == "download":  # the data set was removed after packing: no reason to fetch it again
+        return before["options"] == now["options"] and before["source"]["name"] in DEFAULT_NAMES
+    return before == now
+
+
+def pack(source: Source, staging: Staging, options: argparse.Namespace) -> tuple[Manifest, dict]:
+    """Read, check, decode and write everything. Returns the manifest and how fast it went."""
+    start = time.monotonic()
+    tree = source.open()
+    layout = read_layout(tree)
+    side = side_of(tree, layout.splits["train"])
+    writers = [WRITERS[name](staging.folder) for name in options.engines]
+    needed = sum(w.bytes_needed(len(records), side) for w in writers for records in layout.splits.values())
+    staging.require_space(needed)
+    decoded = contextlib.closing(decode_all(tree, layout.splits, side, options.workers))
+    with disk_faults(options.out, needed), decoded as chunks, contextlib.ExitStack() as at_end:
+        for writer in writers:
+            at_end.callback(writer.discard)
+        decoding = time.monotonic()
+        splits, names, bad = write_splits(chunks, layout.splits, side, writers)
+        img_per_s = sum(len(records) for records in layout.splits.values()) / (time.monotonic() - decoding)
+        judge(bad, layout, options.on_bad)
+        files = hash_files(staging.folder, names)
+        manifest = Manifest(
+            side=side,
+            classes=layout.classes,
+            splits=splits,
+            files=files,
+            data_digest=digest_of_files(files),
+            class_digest=digest_of_classes(c.wnid for c in layout.classes),
+            source={"kind": source.kind, "name": source.path.name, **source.about},
+            versions=versions(),
+        )
+        possible = {name for writer in WRITERS.values() for split in SPLITS for name in writer.file_names(split)}
+        staging.publish(manifest, stale=possible, bad=bad)
+    return manifest, {"seconds": time.monotonic() - start, "img_per_s": img_per_s}
+
+
+def write_splits(
+    chunks: Iterator[Chunk], records_of: dict[str, list[Record]], side: int, writers: list[Writer]
+) -> tuple[dict, list, list]:
+    """Hand every chunk to every writer. Returns the manifest's splits, the files' names, the bad images."""
+    splits, names, bad = {}, [], []
+    for split, records in records_of.items():
+        labelled = split != "test"
+        converted, grayscale, good = Counter(), 0, 0
+        for writer in writers:
+            writer.open(split, len(records), side, labelled)
+        with Progress(split, len(records)) as progress:
+            while progress.done < len(records):
+                chunk = next(chunks)
+                for writer in writers:
+                    writer.write(chunk)
+                good += len(chunk.records)
+                grayscale += sum(any(k in GRAYSCALE_MODES for k in kinds) for kinds in chunk.kinds)
+                converted.update(k for kinds in chunk.kinds for k in kinds)
+                bad += chunk.bad
+                progress.update(len(chunk.records) + len(chunk.bad))
+        for writer in writers:
+            names += writer.close()
+        splits[split] = {
+            "count": good,
+            "labelled": labelled,
+            "grayscale": grayscale,
+            "converted": dict(sorted(converted.items())),
+            "skipped": len(records) - good,
+        }
+    return splits, names, bad
+
+
+def judge(bad: list[tuple[str, str]], layout: Layout, on_bad: str) -> None:
+    """DataError, after a list of all of them, when bad images stop the packing or leave too little of it."""
+    if not bad:
+        return
+    total = sum(len(records) for records in layout.splits.values())
+    print("".join(f"{path}: {reason}\n" for path, reason in bad), end="", file=sys.stderr, flush=True)
+    found = f"found {len(bad):,} of {total:,} images bad, the first being {bad[0][0]}: {bad[0][1]}"
+    if on_bad == "stop":
+        raise DataError(f"{found}; mend the files listed above, or leave them out with --on-bad skip")
+    gone = {path for path, _ in bad}
+    left = {split: [r for r in records if r.path not in gone] for split, records in layout.splits.items()}
+    classes = {r.label for r in left["train"]}
+    if not all(left.values()) or len(classes) < len(layout.classes):
+        raise DataError(
+            f"{found}; without them a split or a class of train would be empty, expected some images of each; "
+            "mend the files listed above"
+        )
+
+
+def hash_files(folder: Path, names: list[str]) -> dict[str, dict]:
+    """The manifest's entry of every file, read back from the disk."""
+    sizes = {name: (folder / name).stat().st_size for name in sorted(names)}
+    files = {}
+    with Progress("hash", sum(sizes.values()), "B") as progress:
+        for name, size in sizes.items():
+            files[name] = {"bytes": size, "sha256": sha256_of(folder / name)}
+            progress.update(size)
+    return files
+
+
+def versions() -> dict[str, str]:
+    """What the pixels may depend on."""
+    return {
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "pillow": PIL.__version__,
+        "libjpeg-turbo": str(features.version("libjpeg_turbo")),
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main))
