@@ -37,13 +37,13 @@ class Resident:
     def __init__(self, packed: Path, manifest: Manifest, split: str, device: torch.device) -> None:
         """DataError if the split is not in the manifest or a file is not what was packed."""
         if split not in manifest.splits:
-            raise DataError(f"{packed}: has no {split} split, only {', '.join(manifest.splits)}; pack it with one")
+            raise DataError(f"{packed}: has no {split} split, only {', '.join(manifest.splits)}; pack again")
         self.count = manifest.count(split)
         images = _verified_array(packed, manifest, f"{split}.images.npy")
         expected = (self.count, manifest.side, manifest.side, 3)
         if images.shape != expected or images.dtype != np.uint8:
             raise DataError(
-                f"{packed / f'{split}.images.npy'}: {images.dtype} {images.shape}, expected uint8 {expected}; pack again"
+                f"{packed}/{split}.images.npy: {images.dtype} {images.shape}, expected uint8 {expected}; pack again"
             )
         if f"{split}.labels.npy" in manifest.files:
             labels = _verified_array(packed, manifest, f"{split}.labels.npy").astype(np.int64, copy=False)

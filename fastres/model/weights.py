@@ -68,7 +68,7 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        reason = str(error).splitlines()[0]
+        reason = (str(error) or type(error).__name__).splitlines()[0]
         raise DataError(f"weights {path}: not readable ({reason}); get the file again") from error
     except Exception as error:  # weights_only raises pickle.UnpicklingError on code, and others on damage
         raise DataError(

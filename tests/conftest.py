@@ -1,0 +1,49 @@
+"""Shared by all tests: small packed data, and schedules short enough to run to their end in a second or two."""
+
+import os
+
+os.environ.setdefault("WANDB_MODE", "disabled")  # tests of the mirror ask for it themselves
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from fastres.schedule_types import Optimizer, Plateau, Schedule, Stage
+from tests import worlds
+
+# the networks here are so small that a second thread costs more than it brings
+os.environ["OMP_NUM_THREADS"] = "1"
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def packed(tmp_path_factory) -> Path:
+    """40 + 20 + 6 images of 16 pixels in 4 classes."""
+    return worlds.pack(tmp_path_factory.mktemp("packed"))
+
+
+# The paper's four stages, on the smallest net and images: crop 56 at upscale 4, 14 at 1.
+TINY = Schedule(
+    name="tiny",
+    width=4,
+    weights=None,
+    batch_size=16,
+    optimizer=Optimizer(lr=0.05),
+    lr_policy=Plateau(patience=1),
+    stages=(
+        Stage(name="fc",     epochs=1, train=("fc.*",),    upscale=4, surgery=("fc",)),
+        Stage(name="all",    epochs=2, train=("*",),       upscale=4),
+        Stage(name="conv1",  epochs=1, train=("conv1.*",), upscale=1, surgery=("stem:torch7",), bn="recalibrated"),
+        Stage(name="all-14", epochs=2, train=("*",),       upscale=1, lr=0.02),
+    ),
+)  # fmt: skip
+
+
+@pytest.fixture
+def tiny() -> Schedule:
+    return replace(TINY)
+
+
+TINY_FILE = Path(__file__).with_name("tiny_schedule.py")
