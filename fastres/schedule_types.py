@@ -11,7 +11,9 @@ from fastres.errors import UsageError
 
 STEM_INITS = ("torch7", "antialias", "torch7-raw", "blank")
 SURGERIES = ("fc", *(f"stem:{init}" for init in STEM_INITS))
+STEPS = ("eager", "plain", "compiled")
 BN_RULES = ("frozen", "recalibrated", "batch")
+VIEW_IMPLS = ("auto", "numba", "triton", "torch", "reference")
 ARCHITECTURES = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
 
 
@@ -28,7 +30,7 @@ class ViewSettings:
     brightness, contrast, saturation  jitter factors are uniform in 1 +- this
     lighting                          standard deviation of the PCA lighting noise
     flip                              probability of mirroring
-    impl                              which implementation of the views: auto, torch or reference
+    impl                              which implementation of the views, one of VIEW_IMPLS; auto chooses by device
     """
 
     convention: str = "torch7"
@@ -47,7 +49,7 @@ class ViewSettings:
             _check(0 <= getattr(self, name) <= 1, f"views.{name}", getattr(self, name), "0 to 1")
         _check(self.lighting >= 0, "views.lighting", self.lighting, "0 or more")
         _check(0 <= self.flip <= 1, "views.flip", self.flip, "a probability")
-        _check(self.impl in ("auto", "torch", "reference"), "views.impl", self.impl, "auto, torch or reference")
+        _check(self.impl in VIEW_IMPLS, "views.impl", self.impl, "one of " + ", ".join(VIEW_IMPLS))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,6 +143,7 @@ class Schedule:
     width       channels of the first stage: 64 is torchvision's; less is the same net, slimmer
     weights     `IMAGENET1K_V1` (torchvision's), `shipped:NAME` (in this package), a file, or None: from scratch
     batch_size  images per optimiser step, over all processes
+    step        how a step is run: eager, plain (nothing folded, the reference) or compiled; see engine/step.py
     expected    what the paper reports, errors in %, by name; empty where it reports nothing
     """
 
@@ -150,6 +153,7 @@ class Schedule:
     width: int = 64
     weights: str | None = "IMAGENET1K_V1"
     batch_size: int = 256
+    step: str = "eager"
     optimizer: Optimizer = field(default_factory=Optimizer)
     lr_policy: Plateau | WarmupCosine = field(default_factory=Plateau)
     views: ViewSettings = field(default_factory=ViewSettings)
@@ -159,6 +163,7 @@ class Schedule:
         _check(self.arch in ARCHITECTURES, "arch", self.arch, "one of " + ", ".join(ARCHITECTURES))
         _check(self.width >= 1, "width", self.width, "1 or more")
         _check(self.batch_size >= 1, "batch_size", self.batch_size, "1 or more")
+        _check(self.step in STEPS, "step", self.step, "one of " + ", ".join(STEPS))
         _check(len(self.stages) >= 1, "stages", self.stages, "at least one")
 
     @property

@@ -50,7 +50,10 @@ CENTRE_VIEW = TWELVE_VIEWS[:1]
 
 @dataclass(frozen=True, kw_only=True)
 class TrainPlan:
-    """One random view per sample, drawn from (seed, stage, epoch, sample id)."""
+    """One random view per sample, drawn from (seed, stage, epoch, sample id).
+
+    channels  3, or 4: a fourth one of zeros, which some convolutions prefer
+    """
 
     geometry: Geometry
     settings: ViewSettings
@@ -58,6 +61,7 @@ class TrainPlan:
     stage: int
     epoch: int
     dtype: torch.dtype = torch.float32
+    channels: int = 3
 
     @property
     def convention(self) -> str:
@@ -72,12 +76,13 @@ class TrainPlan:
 
 @dataclass(frozen=True, kw_only=True)
 class TestPlan:
-    """The same fixed views of every sample: V views per image, image by image."""
+    """The same fixed views of every sample: V views per image, image by image; channels as in TrainPlan."""
 
     geometry: Geometry
     settings: ViewSettings
     views: tuple[TestView, ...] = CENTRE_VIEW
     dtype: torch.dtype = torch.float32
+    channels: int = 3
 
     __test__ = False
 

@@ -1,0 +1,245 @@
+"""The CPU kernel equals the definition for every draw, writes where it is told, allocates nothing, survives threads."""
+
+import os
+import resource
+import subprocess
+import sys
+import threading
+import tracemalloc
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from fastres import views
+from fastres.errors import MachineError, UsageError
+from fastres.geometry import Geometry
+from fastres.schedule_types import VIEW_IMPLS, ViewSettings
+from fastres.views import CENTRE_VIEW, TWELVE_VIEWS, TestPlan, TrainPlan, numba_chance, numba_views
+from fastres.views.resample import CONVENTIONS
+
+GEOMETRIES = [(64, 4), (64, 1), (32, 4), (32, 1), (8, 1), (8, 4), (40, 3), (24, 2)]
+EXTREME = {"brightness": 1.0, "contrast": 1.0, "saturation": 1.0, "lighting": 1.0}
+
+
+def bytes_of(count: int, side: int, seed: int = 0) -> torch.Tensor:
+    return torch.from_numpy(np.random.default_rng(seed).integers(0, 256, (count, side, side, 3), dtype=np.uint8))
+
+
+def plan_of(kind: str, geometry: Geometry, dtype=torch.float32, channels: int = 3, **settings):
+    settings = ViewSettings(**{"impl": "numba", **settings})
+    if kind == "train":
+        return TrainPlan(
+            geometry=geometry, settings=settings, seed=(9 << 32) + 5, stage=1, epoch=3, dtype=dtype, channels=channels
+        )
+    return TestPlan(geometry=geometry, settings=settings, views=TWELVE_VIEWS, dtype=dtype, channels=channels)
+
+
+def definition(images, rows, ids, plan) -> torch.Tensor:
+    """The same plan by reference.py, float64."""
+    return views.apply(
+        images, rows, ids, replace(plan, settings=replace(plan.settings, impl="reference"), dtype=torch.float64)
+    )
+
+
+@pytest.mark.parametrize("kind", ["train", "test"])
+@pytest.mark.parametrize("convention", CONVENTIONS)
+@pytest.mark.parametrize("side,upscale", GEOMETRIES)
+def test_equals_the_definition(side, upscale, convention, kind):
+    """float32: 2e-6 of the largest value. bfloat16: half a unit in the last of its 8 bits more."""
+    count = 2 if kind == "test" else 5 if side * upscale > 200 else 24
+    images, ids = bytes_of(count + 3, side), torch.arange(count) * 7919 + 11
+    rows = torch.arange(count).flip(0) + 3
+    plan = plan_of(kind, Geometry(side, upscale), convention=convention)
+    truth = definition(images, rows, ids, plan)
+    allowed = 2e-6 * max(1.0, truth.abs().max().item())
+    ours = views.apply(images, rows, ids, plan)
+    assert ours.shape == truth.shape and ours.dtype == torch.float32
+    assert ours.is_contiguous(memory_format=torch.channels_last)
+    assert (ours - truth).abs().max() <= allowed
+    half = views.apply(images, rows, ids, replace(plan, dtype=torch.bfloat16))
+    assert half.dtype == torch.bfloat16 and half.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(half, ours.to(torch.bfloat16))  # torch rounds to nearest even: so do we, in every case
+    spacing = 2.0 ** (torch.frexp(truth).exponent - 8)  # of bfloat16 numbers of this size
+    assert ((half - truth).abs() <= spacing / 2 + allowed).all()
+
+
+@pytest.mark.parametrize("side,upscale", [(64, 4), (16, 1)])
+def test_equals_the_definition_at_the_extremes(side, upscale):
+    """Factors from 0 to 2 in every order, strong lighting, black, white and saturated images."""
+    count = 12 if side == 64 else 96
+    images = bytes_of(count, side)
+    images[0], images[1], images[2, ..., 0] = 0, 255, 255
+    rows = torch.arange(count)
+    plan = plan_of("train", Geometry(side, upscale), **EXTREME)
+    truth = definition(images, rows, rows, plan)
+    ours = views.apply(images, rows, rows, plan)
+    assert (ours - truth).abs().max() <= 2e-6 * max(1.0, truth.abs().max().item())
+
+
+@pytest.mark.parametrize("settings", [{}, EXTREME, {"flip": 0.0}, {"flip": 1.0}])
+def test_draws_are_those_of_draw_py(settings):
+    plan = plan_of("train", Geometry(64, 4), **settings)
+    ids = np.r_[np.arange(20_000), 2**32 - 1 - np.arange(100)]
+    places, reals = np.empty((len(ids), 4), np.int64), np.empty((len(ids), 6))
+    numba_chance.draw_range(ids, numba_views._keys(plan), numba_views._widths(plan), places, reals)
+    draws = plan.draws(ids)
+    expected = np.stack([draws.top, draws.left, draws.flip, draws.order], axis=1)
+    assert np.array_equal(places, expected)
+    np.testing.assert_allclose(reals, np.hstack([draws.factors, draws.lighting]), rtol=1e-13, atol=1e-14)
+
+
+@pytest.mark.parametrize("impl", ["numba", "torch", "reference"])
+@pytest.mark.parametrize("kind", ["train", "test"])
+@pytest.mark.parametrize("upscale", [1, 2])
+def test_a_fourth_channel_of_zeros(kind, upscale, impl):
+    images, rows = bytes_of(4, 16), torch.tensor([2, 0, 3])
+    three = views.apply(images, rows, rows, plan_of(kind, Geometry(16, upscale), impl=impl))
+    plan = plan_of(kind, Geometry(16, upscale), channels=4, impl=impl)
+    dirty = torch.full((len(three), 4, *three.shape[2:]), 7.0).contiguous(memory_format=torch.channels_last)
+    four = views.apply(images, rows, rows, plan, out=dirty)
+    assert four.data_ptr() == dirty.data_ptr()
+    assert torch.equal(four[:, :3], three) and not four[:, 3].any()
+
+
+@pytest.mark.parametrize("upscale", [1, 4])
+def test_steady_state_writes_into_out_and_allocates_nothing(upscale):
+    """A hundred batches: no new memory in Python or NumPy beyond crumbs, none in the process."""
+    images = bytes_of(300, 32)
+    plan = plan_of("train", Geometry(32, upscale))
+    batches = torch.arange(300).split(100)
+    out = views.apply(images, batches[0], batches[0], plan)
+    for rows in batches * 2:
+        views.apply(images, rows, rows, plan, out=out)
+    tracemalloc.start()
+    try:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        start, _ = tracemalloc.get_traced_memory()
+        for rows in batches * 33:
+            assert views.apply(images, rows, rows, plan, out=out).data_ptr() == out.data_ptr()
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak - start < 64 << 10, "a batch of float32 is 37 kB per image and more"
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 4 << 10  # in kB; one batch has 3.7 MB or more
+
+
+def test_out_must_fit():
+    images, rows = bytes_of(2, 16), torch.arange(2)
+    plan = plan_of("train", Geometry(16, 2))
+    fit = views.apply(images, rows, rows, plan)
+    for unfit in (fit[:1], fit.contiguous(), fit.double(), torch.empty(2, 3, 28, 28)):
+        with pytest.raises(ValueError, match="channels-last"):
+            views.apply(images, rows, rows, plan, out=unfit)
+
+
+@pytest.mark.parametrize("bad", [-1, 5])
+@pytest.mark.parametrize("kind", ["train", "test"])
+def test_a_row_outside_the_images_is_refused(kind, bad):
+    with pytest.raises(IndexError, match="1 of 3 rows are outside the 5 images"):
+        views.apply(bytes_of(5, 16), torch.tensor([0, bad, 1]), torch.arange(3), plan_of(kind, Geometry(16, 1)))
+
+
+@pytest.mark.parametrize("impl", VIEW_IMPLS)
+def test_no_samples_give_no_views(impl):
+    empty = torch.zeros(0, dtype=torch.int64)
+    assert views.apply(bytes_of(1, 16), empty, empty, plan_of("train", Geometry(16, 2), impl=impl)).shape[0] == 0
+
+
+def test_one_list_of_implementations():
+    assert ("auto", *views._IMPLEMENTATIONS) == VIEW_IMPLS
+    with pytest.raises(UsageError, match="auto, numba, triton, torch, reference"):
+        ViewSettings(impl="nimba")
+
+
+def test_the_choice_is_by_device_and_dtype():
+    cpu, cuda, mps = torch.device("cpu"), torch.device("cuda"), torch.device("mps")
+    plan = plan_of("train", Geometry(16, 1), impl="auto")
+    assert [views.chosen(plan, device) for device in (cpu, cuda, mps)] == ["numba", "triton", "torch"]
+    assert views.chosen(replace(plan, dtype=torch.float16), cpu) == "torch"
+    rows = torch.arange(2)
+    assert views.apply(bytes_of(2, 16), rows, rows, replace(plan, dtype=torch.float16)).dtype == torch.float16
+    with pytest.raises(UsageError, match="not torch.float16"):
+        views.apply(bytes_of(2, 16), rows, rows, plan_of("train", Geometry(16, 1), dtype=torch.float16))
+    with pytest.raises(MachineError, match="works on the CPU"):
+        views.apply(bytes_of(2, 16).to("meta"), rows.to("meta"), rows.to("meta"), plan_of("test", Geometry(16, 1)))
+
+
+def test_one_plan_of_one_view_and_every_number_of_threads():
+    images, rows = bytes_of(40, 16), torch.arange(40)
+    plan = TestPlan(geometry=Geometry(16, 2), settings=ViewSettings(), views=CENTRE_VIEW)
+    train = plan_of("train", Geometry(16, 2))
+    threads, results = torch.get_num_threads(), []
+    try:
+        for count in (1, 2, 3):
+            torch.set_num_threads(count)
+            results.append((views.apply(images, rows, rows, plan), views.apply(images, rows, rows, train)))
+    finally:
+        torch.set_num_threads(threads)
+    for test_views, train_views in results[1:]:
+        assert torch.equal(test_views, results[0][0]) and torch.equal(train_views, results[0][1])
+
+
+def test_several_threads_may_call_at_once():
+    images, rows = bytes_of(60, 16), torch.arange(60)
+    plan = plan_of("train", Geometry(16, 2))
+    truth, wrong = views.apply(images, rows, rows, plan), []
+
+    def caller():
+        for _ in range(20):
+            if not torch.equal(views.apply(images, rows, rows, plan), truth):
+                wrong.append(1)
+
+    callers = [threading.Thread(target=caller) for _ in range(4)]
+    for thread in callers:
+        thread.start()
+    for thread in callers:
+        thread.join()
+    assert not wrong
+
+
+PROGRAM = """
+import os, sys, torch
+from fastres import views
+from fastres.geometry import Geometry
+from fastres.schedule_types import ViewSettings
+plan = views.TrainPlan(geometry=Geometry(8, 1), settings=ViewSettings(), seed=0, stage=0, epoch=1)
+images, rows = torch.zeros(20, 8, 8, 3, dtype=torch.uint8), torch.arange(20)
+total = views.apply(images, rows, rows, plan).sum()
+from fastres.views import numba_chance, numba_kernels
+hits = sum(sum(f.stats.cache_hits.values()) for f in (numba_chance.decide_range, numba_kernels.train_range))
+print("hits", hits, flush=True)
+child = os.fork()  # a forked worker has no threads of ours: it must make its own, not wait for them
+if child == 0:
+    os._exit(0 if views.apply(images, rows, rows, plan).sum() == total else 1)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+def run_program(program: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore::DeprecationWarning", "-c", program],
+        env={**os.environ, "OMP_NUM_THREADS": "2"},
+        cwd=Path(__file__).parents[1],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_machine_code_is_kept_on_disk_and_a_forked_child_works():
+    """This process has compiled everything by now: another one with the same cache compiles nothing."""
+    images, rows = bytes_of(20, 8), torch.arange(20)
+    views.apply(images, rows, rows, plan_of("train", Geometry(8, 1)))
+    assert run_program(PROGRAM) == "hits 2"
+
+
+@pytest.mark.slow
+def test_where_no_cache_can_be_written_it_still_works():
+    """Numba finds no folder: neither beside the package, nor the user's, nor NUMBA_CACHE_DIR."""
+    nowhere = "from numba.core import caching\ncaching.CacheImpl._locator_classes = []\n"
+    assert run_program(nowhere + PROGRAM) == "hits 0"
