@@ -216,5 +216,6 @@ def paint_scenes(objects, settings, seeds, images, boxes):
                 speck = np.float32((h >> np.uint32(8)) & np.uint32(255)) + np.float32(h >> np.uint32(24))
                 speck = (speck - np.float32(255)) * g[sc.SENSOR]
                 for c in range(3):
-                    value = np.float32(255) * light * g[sc.CAST_RED + c] * picture[i, j, c] + speck
+                    seen = picture[i, j, c] + g[sc.HAZE] * (HALF - picture[i, j, c])
+                    value = np.float32(255) * light * g[sc.CAST_RED + c] * seen + speck
                     images[n, i, j, c] = np.uint8(min(max(value + HALF, np.float32(0)), np.float32(255)))

@@ -16,8 +16,8 @@ SPLITS = ("train", "val", "test")
 OBJECT_COLUMNS = 20
 # The picture around them: columns of `settings`.
 (GROUND, FAR_RED, NEAR_RED, GRAIN, HORIZON, TILT_COS, TILT_SIN, LIGHT_X, LIGHT_Y, GAIN, CAST_RED,
- SENSOR) = (0, 1, 4, 7, 8, 9, 10, 11, 12, 13, 14, 17)
-SETTING_COLUMNS = 18
+ SENSOR, HAZE) = (0, 1, 4, 7, 8, 9, 10, 11, 12, 13, 14, 17, 18)
+SETTING_COLUMNS = 19
 CLUTTER_BEHIND, COPIES, CLUTTER_BEFORE = 5, 5, 1
 OBJECTS = CLUTTER_BEHIND + COPIES + CLUTTER_BEFORE
 STRAY = 0.2   # share of images in any palette, so that palette is a hint and no proof
@@ -134,7 +134,7 @@ def draw_scenes(seed: int, stream: str, split: str, classes: np.ndarray, index: 
 def _draw_main(draws: Draws, copies: np.ndarray, rows: np.ndarray, detail: int) -> None:
     """The class's own shape, [n, COPIES, OBJECT_COLUMNS]; copies share shape, texture and colours."""
     x, y, radius = _copies(draws, rows[:, 3])
-    scale = draws.uniform(0.65, 1.15)
+    scale = draws.uniform(0.6, 1.2)
     at_x, at_y = draws.uniform(0.33, 0.67), draws.uniform(0.33, 0.67)
     strays = draws.uniform() < STRAY
     first, second = _colours(draws, np.where(strays, draws.below(len(PALETTE_HUES)), rows[:, 2]))
@@ -182,7 +182,7 @@ def _draw_settings(draws: Draws) -> np.ndarray:
     s[:, TILT_COS], s[:, TILT_SIN] = np.cos(tilt), np.sin(tilt)
     light = draws.uniform(0, 2 * np.pi)
     s[:, LIGHT_X], s[:, LIGHT_Y] = np.cos(light), np.sin(light)
-    s[:, GAIN] = draws.uniform(0.65, 1.12)
+    s[:, GAIN], s[:, HAZE] = draws.uniform(0.55, 1.12), draws.uniform(0.0, 0.6)
     s[:, CAST_RED:CAST_RED + 3] = draws.uniform(0.88, 1.12, 3)
     s[:, SENSOR] = draws.uniform(0.01, 0.035)
     return s

@@ -18,7 +18,7 @@ from fastres.small_world.render import paint_scenes
 from fastres.small_world.scene import Draws, draw_scenes
 
 MARKER = "small_world.json"   # written last; names the world and the recipe that the tree was made with
-RECIPE = 1                    # raise it when a change moves pixels, so that old trees are made anew
+RECIPE = 2                    # raise it when a change moves pixels, so that old trees are made anew
 CHUNK = 50
 
 
