@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 from torch import nn
+from torchvision.models.resnet import ResNet
 
 from fastres import scoring, views
 from fastres.data.manifest import Manifest, load_manifest
@@ -19,6 +20,7 @@ from fastres.data.resident import Resident
 from fastres.engine.precision import CHOICES, Precision, choose_device, choose_precision
 from fastres.errors import DataError, MachineError, UsageError, run_command
 from fastres.geometry import Geometry
+from fastres.model.fold import StageNetwork
 from fastres.model.network import describe
 from fastres.model.weights import network_from, read_metadata, read_weights
 from fastres.schedule_types import ViewSettings
@@ -36,8 +38,10 @@ def score(
 ) -> torch.Tensor:
     """Class scores of every image and view: f32 [N, V, C] on the CPU. Exactly N, in order, nothing padded.
 
-    The network is put in eval mode and left there.
+    A ResNet is folded first, whatever mode it is in; anything else is put in eval mode and left there.
     """
+    if isinstance(network, ResNet):
+        network = StageNetwork(network, precision.dtype, inference=True)
     network.eval()
     views_per_image = len(plan.views)
     batch_size = max(1, VIEWS_PER_PASS[data.device.type] // views_per_image)

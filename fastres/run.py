@@ -18,7 +18,7 @@ from fastres.engine.checkpoint import Position, load_checkpoint, save_checkpoint
 from fastres.engine.learning_rate import learning_rate
 from fastres.engine.operate import Theatre, operate
 from fastres.engine.precision import Precision
-from fastres.engine.step import EagerStep, sgd
+from fastres.engine.step import STEPS, sgd
 from fastres.errors import Diverged, FastresError, Preempted
 from fastres.evaluate import evaluate
 from fastres.geometry import Geometry
@@ -46,9 +46,10 @@ class StageRun:
         self.steps_per_epoch = math.ceil(len(run.train) / schedule.batch_size)
         learning = set_trainable(run.network, self.row.train)
         self.learning = len(learning)
+        training_mode(run.network, self.row)  # the step's form of the network depends on it
         lr = self.row.lr or schedule.optimizer.lr
         self.learning_rate = learning_rate(schedule.lr_policy, lr, self.steps_per_epoch, self.row.epochs)
-        self.step = EagerStep(run.network, sgd(learning, schedule.optimizer, lr), run.precision)
+        self.step = STEPS[schedule.step](run.network, sgd(learning, schedule.optimizer, lr), run.precision)
         self.rate = Rate()
         self.epoch_train_s = 0.0
 

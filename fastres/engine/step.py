@@ -1,12 +1,16 @@
 """One optimiser step. A step object is chosen before the loop and holds everything the loop need not know."""
 
+from collections.abc import Callable
+
 import torch
 from torch import nn
 from torch.nn import functional
+from torchvision.models.resnet import ResNet
 
 from fastres import views
 from fastres.data.resident import Batch
 from fastres.engine.precision import Precision
+from fastres.model.fold import StageNetwork
 from fastres.schedule_types import Optimizer
 
 
@@ -25,23 +29,31 @@ def sgd(parameters: list[nn.Parameter], settings: Optimizer, lr: float) -> torch
 
 
 class EagerStep:
-    """batch -> views -> forward -> loss -> backward -> update, op by op. Reads nothing back from the device."""
+    """batch -> views -> forward -> loss -> backward -> update, op by op. Reads nothing back from the device.
 
-    def __init__(self, network: nn.Module, optimizer: torch.optim.Optimizer, precision: Precision) -> None:
-        self.network, self.optimizer, self.precision = network, optimizer, precision
+    The network is run in the form its stage allows (model/fold.py): frozen layers folded, frozen prefix forward-only.
+    """
+
+    def __init__(self, network: ResNet, optimizer: torch.optim.Optimizer, precision: Precision) -> None:
+        """`network` is frozen as its stage says and in its training mode; it must not be changed afterwards."""
+        self.optimizer, self.precision = optimizer, precision
+        self.forward = self._form(network)
         self.scaler = precision.scaler()
-        device = next(network.parameters()).device
+        device = network.fc.weight.device
         self._loss_sum = torch.zeros((), dtype=torch.float64, device=device)
         self._images = 0
 
+    def _form(self, network: ResNet) -> Callable[[torch.Tensor], torch.Tensor]:
+        return StageNetwork(network, self.precision.dtype)
+
     def __call__(self, batch: Batch, plan: views.TrainPlan, lr: float) -> None:
-        """One update from `batch` at rate `lr`; frozen prefixes record no graph since nothing in them learns."""
+        """One update from `batch` at rate `lr`."""
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         x = views.apply(batch.images, batch.rows, batch.ids, plan)
         assert x.is_contiguous(memory_format=torch.channels_last), "network input must be channels-last"
         with self.precision.autocast():
-            logits = self.network(x)
+            logits = self.forward(x)
         loss = functional.cross_entropy(logits.float(), batch.labels)
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(loss).backward()
@@ -73,3 +85,22 @@ class EagerStep:
         self.scaler.load_state_dict(state["scaler"])
         self._loss_sum.fill_(state["loss_sum"])
         self._images = state["images"]
+
+
+class PlainStep(EagerStep):
+    """The reference the other steps must agree with: torchvision's own modules, nothing folded."""
+
+    def _form(self, network: ResNet) -> Callable[[torch.Tensor], torch.Tensor]:
+        return network
+
+
+class CompiledStep(EagerStep):
+    """The stage's form through torch.compile: one compiled callable per stage, since frames compiled for one set of
+    frozen parameters have been reused for another (torch issue 139476)."""
+
+    def _form(self, network: ResNet) -> Callable[[torch.Tensor], torch.Tensor]:
+        return torch.compile(StageNetwork(network, self.precision.dtype), dynamic=False)
+
+
+# by the names of schedule_types.STEPS
+STEPS = {"eager": EagerStep, "plain": PlainStep, "compiled": CompiledStep}
