@@ -11,7 +11,6 @@ import contextlib
 import fcntl
 import os
 import pickle
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -85,9 +84,12 @@ def decode_in_workers(reader: Reader, chunks: list[list[Any]], side: int, worker
     processes: list[subprocess.Popen] = []
     try:
         for _ in range(workers):
-            processes.append(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE))
+            process = subprocess.Popen(  # a group of its own: the terminal interrupts the parent, which decides
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, process_group=0
+            )
+            processes.append(process)
             with contextlib.suppress(OSError):  # a user's allowance for pipes may be smaller
-                fcntl.fcntl(processes[-1].stdout, fcntl.F_SETPIPE_SZ, CHUNK_BYTES)
+                fcntl.fcntl(process.stdout, fcntl.F_SETPIPE_SZ, CHUNK_BYTES)
         for w, process in enumerate(processes):  # after all have started, since this waits for the worker's imports
             with contextlib.suppress(BrokenPipeError):  # it died at its start: said when its first chunk is missing
                 pickle.dump((reader, chunks[w::workers], side), process.stdin)
@@ -122,18 +124,21 @@ def _receive(process: subprocess.Popen, pixels: np.ndarray) -> Decoded:
 
 def work() -> None:
     """A worker's life: read the job from stdin, write each chunk's results and pixels to stdout."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal interrupts all; the parent decides
-    reader, chunks, side = pickle.load(sys.stdin.buffer)
+    try:
+        reader, chunks, side = pickle.load(sys.stdin.buffer)
+    except (EOFError, pickle.UnpicklingError):  # the parent died before it had said what to do
+        return
     pipe = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # a library that prints must not print into the stream
     try:
-        for results, pixels in decode_here(reader, chunks, side):
-            pickle.dump(results, pipe)
-            pipe.write(pixels.reshape(-1))
+        try:
+            for results, pixels in decode_here(reader, chunks, side):
+                pickle.dump(results, pipe)
+                pipe.write(pixels.reshape(-1))
+                pipe.flush()
+        except DataError as error:
+            pickle.dump(str(error), pipe)
             pipe.flush()
-    except DataError as error:
-        pickle.dump(str(error), pipe)
-        pipe.flush()
     except BrokenPipeError:  # the parent has left
         os._exit(0)  # without the flush at exit, which would fail again
 

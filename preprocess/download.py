@@ -37,7 +37,7 @@ TINY_IMAGENET = Archive(
 )
 
 
-def download(archive: Archive, target: Path, timeout: float = 30.0, pause: float = 1.0) -> Path:
+def download(archive: Archive, target: Path, timeout: float = 30.0, pause: float = 0.5) -> Path:
     """Bring `archive` to `target` through `<target>.part`, which a later call resumes.
 
     timeout: seconds without a byte. pause: seconds before the second attempt, doubled for the third.
@@ -152,7 +152,7 @@ class _Transfer:
                 f"{self.archive.url}: found an HTML page, expected a zip: the download failed, perhaps at a proxy's "
                 f"or a login page; {self.remedy}"
             )
-        announced = have + int(length) if length else self.archive.bytes
+        announced = have + int(length) if (length or "").isdecimal() else self.archive.bytes
         if announced != self.archive.bytes:
             raise DataError(
                 f"{self.archive.url}: the server offers {announced:,} bytes, expected {self.archive.bytes:,}: it is "

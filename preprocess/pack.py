@@ -45,7 +45,7 @@ PACKER = 1  # raise it when the same source would be packed into other bytes
 
 def main(argv: list[str] | None = None) -> int:
     options = parse_arguments(argv)
-    with Staging(options.out) as staging:
+    with Staging(options.out) as staging, disk_faults(options.out):
         source = find_source(options.source, options.small_world, options.out)
         if is_packed(source, options):
             status, manifest, speed = "up to date", load_manifest(options.out), {}
@@ -124,12 +124,12 @@ def is_packed(source: Source, options: argparse.Namespace) -> bool:
         return False
     now = request_for(source, options)
     if source.kind == "download":  # the data set was removed after packing: no reason to fetch it again
-        return before["options"] == now["options"] and before["source"]["name"] in DEFAULT_NAMES
+        return before["options"] == now["options"] and before["source"] in [{"name": n} for n in DEFAULT_NAMES]
     return before == now
 
 
 def pack(source: Source, staging: Staging, options: argparse.Namespace) -> tuple[Manifest, dict]:
-    """Read, check, decode and write everything. Returns the manifest and how fast it went."""
+    """Read, check, decode and write everything. Returns the manifest and how fast all of this went."""
     start = time.monotonic()
     tree = source.open()
     layout = read_layout(tree)
@@ -141,9 +141,7 @@ def pack(source: Source, staging: Staging, options: argparse.Namespace) -> tuple
     with disk_faults(options.out, needed), decoded as chunks, contextlib.ExitStack() as at_end:
         for writer in writers:
             at_end.callback(writer.discard)
-        decoding = time.monotonic()
         splits, names, bad = write_splits(chunks, layout.splits, side, writers)
-        img_per_s = sum(len(records) for records in layout.splits.values()) / (time.monotonic() - decoding)
         judge(bad, layout, options.on_bad)
         files = hash_files(staging.folder, names)
         manifest = Manifest(
@@ -158,7 +156,8 @@ def pack(source: Source, staging: Staging, options: argparse.Namespace) -> tuple
         )
         possible = {name for writer in WRITERS.values() for split in SPLITS for name in writer.file_names(split)}
         staging.publish(manifest, stale=possible, bad=bad)
-    return manifest, {"seconds": time.monotonic() - start, "img_per_s": img_per_s}
+    seconds = time.monotonic() - start
+    return manifest, {"seconds": seconds, "img_per_s": sum(map(len, layout.splits.values())) / seconds}
 
 
 def write_splits(

@@ -8,7 +8,7 @@ from preprocess.tree import SPLITS
 
 
 def as_json(manifest: Manifest, out: Path, status: str, speed: dict) -> dict:
-    """One object. status: "packed" or "up to date"; speed: workers, seconds, img_per_s, where it was packed now."""
+    """One object. status: "packed" or "up to date"; speed: seconds and img_per_s, if packed now."""
     return {
         "status": status,
         "out": str(out),
@@ -36,7 +36,7 @@ def as_text(manifest: Manifest, out: Path, status: str, speed: dict) -> str:
         lines.append(f"{split:6}{entry['count']:>10,}{entry['grayscale']:>11,}{skipped:>9,}  {converted}")
     size = f"{manifest.num_classes} classes, {manifest.side}x{manifest.side} pixels, {total_bytes(manifest):,} bytes"
     if speed:
-        size += f"; {speed['seconds']:.1f} s, decoding {speed['img_per_s']:,.0f} img/s"
+        size += f"; {speed['seconds']:.1f} s, {speed['img_per_s']:,.0f} img/s"
     lines.append(size)
     if any(entry.get("skipped") for entry in manifest.splits.values()):
         lines.append(f"skipped images are listed in {out / BAD_IMAGES}")

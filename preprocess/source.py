@@ -1,10 +1,10 @@
 """Which data set: the one named, the one that lies here, the original from its server, or the small world."""
 
 import hashlib
-import importlib.util
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import fastres
 from fastres.errors import UsageError
 from preprocess.disk import disk_faults
 from preprocess.download import TINY_IMAGENET, download
@@ -47,11 +47,11 @@ class Download(Source):
 
 
 class SmallWorld(Source):
-    """A rendered tree at <out>/tree. Its identity is the code that renders it, found without importing that code."""
+    """A rendered tree at <out>/tree. Its identity is the code that renders it, found without running that code."""
 
     def __init__(self, part: str, out: Path):
         code = hashlib.sha256()
-        for file in sorted((Path(importlib.util.find_spec("fastres").origin).parent / "small_world").glob("*.py")):
+        for file in sorted((Path(fastres.__file__).parent / "small_world").glob("*.py")):
             code.update(file.read_bytes())
         about = {"part": part, "seed": 0}
         super().__init__("small-world", out / "tree", about, {**about, "code": code.hexdigest()})

@@ -36,7 +36,7 @@ class Staging:
                 shutil.rmtree(self.folder, ignore_errors=True)  # of a run that was killed
                 self.folder.mkdir()
             except BaseException:
-                os.close(self._lock)
+                self.__exit__()
                 raise
         return self
 
@@ -98,6 +98,6 @@ def remembered(out: Path) -> dict | None:
     try:
         state = json.loads((out / STATE).read_text(encoding="utf-8"))
         untouched = state["outputs"] == _stats(out, list(state["outputs"]))
-        return state["request"] if untouched else None
+        return dict(state["request"]) if untouched else None
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None

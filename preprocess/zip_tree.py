@@ -21,6 +21,7 @@ LOCAL_HEADER = struct.Struct("<4s5H3I2H")  # signature, version, flags, method, 
 IN_DESCRIPTOR = 0x8  # flag: crc and sizes follow the data instead
 ENCRYPTED = 0x1
 UTF8_NAME = 0x800
+LARGEST_MEMBER = 1 << 28  # bytes; no image of a data set comes near, and no bomb is inflated
 TAIL_BYTES = 1 << 24  # the directory of 120,000 members is 10 MB
 
 
@@ -77,7 +78,7 @@ class ZipReader:
             self._damaged(member, f"found {len(packed):,} bytes, expected {member.packed_bytes:,}")
         data = packed
         if member.method == zipfile.ZIP_DEFLATED:
-            try:  # one byte more than promised is enough to see a lie, and a bomb is not inflated
+            try:  # one byte more than promised is enough to see a lie
                 data = zlib.decompressobj(-zlib.MAX_WBITS).decompress(packed, member.bytes + 1)
             except zlib.error:
                 self._damaged(member, "its data cannot be inflated")
@@ -115,10 +116,10 @@ class ZipTree:
         try:
             with zipfile.ZipFile(self.path) as archive:
                 entries = archive.infolist()
-        except (zipfile.BadZipFile, EOFError, NotImplementedError, UnicodeDecodeError, struct.error):
-            raise DataError(f"{self.name}: not a whole zip, {describe(self.path)}") from None
-        except OSError as error:
+        except PermissionError as error:
             raise MachineError(f"{self.name}: cannot be read ({error.strerror}); check its permissions") from None
+        except (zipfile.BadZipFile, EOFError, NotImplementedError, ValueError, OverflowError, OSError, struct.error):
+            raise DataError(f"{self.name}: not a whole zip, {describe(self.path)}") from None
         members = {}
         for entry in entries:
             parts = entry.filename.replace("\\", "/").split("/")
@@ -133,6 +134,12 @@ class ZipTree:
                 raise DataError(
                     f"{self.name}: member {entry.filename} is encrypted or packed by method {entry.compress_type}, "
                     "expected stored or deflated; unzip it and give the folder to --source"
+                )
+            room = self.path.stat().st_size - entry.header_offset - LOCAL_HEADER.size
+            if entry.header_offset < 0 or entry.compress_size > room or entry.file_size > LARGEST_MEMBER:
+                raise DataError(
+                    f"{self.name}: {entry.filename} cannot be {entry.compress_size:,} bytes at {entry.header_offset:,} "
+                    f"for {entry.file_size:,}: its directory is damaged, {describe(self.path)}"
                 )
             if entry.filename in members:
                 raise DataError(
