@@ -16,15 +16,11 @@ import numpy as np
 import torch
 
 from fastres.errors import UsageError
-from fastres.views import colour, numba_chance, numba_kernels
+from fastres.views import colour, numba_chance, numba_kernels, tables
 from fastres.views.draw import WORD
 from fastres.views.plan import TestPlan, TrainPlan
-from fastres.views.resample import matrix
 
 DTYPES = (torch.float32, torch.bfloat16)
-_CONSTANTS = np.concatenate(
-    [[colour.MEAN, colour.STD, colour.GRAY], (colour.EIGENVECTORS * colour.EIGENVALUES).T]
-)  # f64 [6, 3]
 _local = threading.local()  # scratch memory: every thread keeps its own
 _pool: ThreadPoolExecutor | None = None
 _pool_lock = threading.Lock()
@@ -34,19 +30,19 @@ def train_views(images: torch.Tensor, rows: torch.Tensor, ids: torch.Tensor, pla
     """u8 [M, S, S, 3], i64 [B], i64 [B] -> into out, NHWC [B, H, H, channels] contiguous, float32 or bfloat16."""
     side, crop = plan.geometry.side, plan.geometry.crop
     pixels, rows, ids, target = images.numpy(), rows.numpy(), ids.numpy(), _flat(out)
-    table = _table(side, plan.geometry.resized, plan.convention)
-    shares = _shares(side, plan.geometry.resized, crop, plan.convention)
+    table = tables.band(side, plan.geometry.resized, plan.convention)
+    shares = tables.shares(side, plan.geometry.resized, crop, plan.convention)
     chance = _keys(plan), _widths(plan)
 
     def work(start: int, stop: int) -> int:
         scratch = _scratch(side, crop, plan.channels)
-        places, affines = _decisions(stop - start)
+        decided = _decisions(stop - start)
         part = rows[start:stop]
         bad = numba_chance.decide_range(
-            pixels, part, ids[start:stop], chance, shares, _CONSTANTS, colour.JITTER_ORDERS, scratch[0], places, affines
+            pixels, part, ids[start:stop], chance, shares, tables.CONSTANTS, colour.JITTER_ORDERS, scratch[0], *decided
         )
         if not bad:
-            numba_kernels.train_range(pixels, part, places, affines, table, scratch[1], target[start:stop])
+            numba_kernels.train_range(pixels, part, *decided, table, scratch[1], target[start:stop])
         return bad
 
     _deal(work, len(rows), len(images))
@@ -56,14 +52,14 @@ def test_views(images: torch.Tensor, rows: torch.Tensor, plan: TestPlan, out: to
     """u8 [M, S, S, 3], i64 [B] -> into out, NHWC [B * V, H, H, channels] contiguous, image by image."""
     side, count = plan.geometry.side, len(plan.views)
     pixels, rows, target = images.numpy(), rows.numpy(), _flat(out)
-    groups, views, tables, width = _test_tables(plan.geometry, plan.convention, plan.views)
+    groups, views, bands, width = _test_tables(plan.geometry, plan.convention, plan.views)
     c, b = colour.plain()
     affine = np.concatenate([c, b[:, None]], axis=1).astype(np.float32)
 
     def work(start: int, stop: int) -> int:
         scratch = _scratch(side, width, plan.channels)[1]
         part = target[start * count : stop * count]
-        return numba_kernels.test_range(pixels, rows[start:stop], groups, views, tables, affine, scratch, part)
+        return numba_kernels.test_range(pixels, rows[start:stop], groups, views, bands, affine, scratch, part)
 
     _deal(work, len(rows), len(images))
 
@@ -125,28 +121,6 @@ def _widths(plan: TrainPlan) -> np.ndarray:
     return np.array([settings.brightness, settings.contrast, settings.saturation, settings.lighting])
 
 
-@lru_cache(maxsize=64)
-def _table(side: int, size: int, convention: str, width: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """First source sample i64 [size] and weights f32 [size, T]; T = 1 for the identity, else at least 4."""
-    dense = matrix(side, size, convention)
-    if np.array_equal(dense, np.eye(side)):
-        return np.arange(side), np.ones((side, 1), np.float32)
-    nonzero = dense != 0
-    first, last = nonzero.argmax(1), side - 1 - nonzero[:, ::-1].argmax(1)
-    first = np.minimum.accumulate(first[::-1])[::-1]  # a row that copies one sample must not start after its next
-    width = max(width, 4, int((last - first).max()) + 1)
-    first = np.minimum(first, side - width)
-    weight = np.take_along_axis(dense, first[:, None] + np.arange(width), axis=1)
-    return first, weight.astype(np.float32)
-
-
-@lru_cache(maxsize=64)
-def _shares(side: int, size: int, crop: int, convention: str) -> np.ndarray:
-    """f32 [room + 1, S]: source row s makes up shares[top, s] of the mean of the crop at `top`."""
-    dense = matrix(side, size, convention)
-    return np.stack([dense[top : top + crop].mean(0) for top in range(size - crop + 1)]).astype(np.float32)
-
-
 @lru_cache(maxsize=16)
 def _test_tables(geometry, convention: str, test_views: tuple) -> tuple:
     """What numba_kernels.test_range asks for, and the widest group: views that share a horizontal pass are a group."""
@@ -164,11 +138,11 @@ def _test_tables(geometry, convention: str, test_views: tuple) -> tuple:
         group = keys.index((view.whole, view.mirrored))
         _, mirrored, low, width = groups[group]
         views.append((group, top, left, low + width - left - crop if mirrored else left - low))
-    enlarged, whole = _table(side, size, convention), _table(side, crop, convention)
+    enlarged, whole = tables.band(side, size, convention), tables.band(side, crop, convention)
     taps = max(enlarged[1].shape[1], whole[1].shape[1])
     if taps > 1:  # one array for both: the enlarged table is not read where nothing is enlarged
-        enlarged = _table(side, size, convention, taps) if geometry.upscale > 1 else whole
-        whole = _table(side, crop, convention, taps)
+        enlarged = tables.band(side, size, convention, taps) if geometry.upscale > 1 else whole
+        whole = tables.band(side, crop, convention, taps)
     firsts, weights = np.zeros((2, size), np.int64), np.zeros((2, size, taps), np.float32)
     for i, (first, weight) in enumerate((enlarged, whole)):
         firsts[i, : len(first)], weights[i, : len(first)] = first, weight
