@@ -87,7 +87,7 @@ def check(name: str, ours: torch.Tensor, cut: bool = False) -> None:
     assert ours.shape == truth.shape
     allowed = torch.full_like(truth, 2e-6 * max(1.0, truth.abs().max().item()))
     if bits := HALF_BITS[plan.dtype]:
-        allowed += 2.0 ** (torch.frexp(truth).exponent.clamp(min=-13) - bits - (not cut))
+        allowed += 2.0 ** (torch.frexp(truth).exponent.clamp(min=-13) - bits - int(not cut))
     assert ((ours - truth).abs() <= allowed).all()
 
 
