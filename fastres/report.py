@@ -2,6 +2,7 @@
 
 import platform
 import resource
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -42,6 +43,8 @@ def summarise(run: "Run", errors: dict, drawn: list[str]) -> dict:
         "train_s": sum(record["train_s"] for record in epochs),
         "val_s": sum(record["val_s"] for record in epochs),
         "eval_s": run.clock.seconds["evaluation"],
+        "checkpoint_s": run.clock.seconds["checkpoint"],
+        "wall_s": time.perf_counter() - run.started,
         "peak_memory_gb": peak_memory_gb(run.precision.device),
         "pictures": drawn,
     }

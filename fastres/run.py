@@ -74,9 +74,6 @@ class Run:
     def __init__(self, args, schedule: Schedule, manifest: Manifest, precision: Precision, folder: RunDir) -> None:
         self.schedule, self.seed, self.manifest, self.precision = schedule, args.seed, manifest, precision
         self.folder, self.data_folder = folder, args.data
-        self.wandb = open_wandb(
-            args.wandb, folder, args.project, f"{schedule.name}-s{args.seed}", folder.config, tags=[schedule.name]
-        )
         self.clock = Clock()
         self.started = time.perf_counter()
         self.train = Resident(args.data, manifest, "train", precision.device)
@@ -85,6 +82,9 @@ class Run:
         self.position, self._resumed = Position(), None
         self.images_seen = 0
         self._restore()
+        # last, so that nothing that can be refused above leaves a mirror behind
+        name, tags = f"{schedule.name}-s{args.seed}", [schedule.name]
+        self.wandb = open_wandb(args.wandb, folder, args.project, name, folder.config, tags=tags)
 
     def _restore(self) -> None:
         """Take up the newest checkpoint, or start: weights, position and the log cut back to it."""

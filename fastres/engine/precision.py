@@ -74,4 +74,6 @@ def choose_device(wanted: str) -> torch.device:
         raise MachineError(f"--device {wanted}: no such GPU here; use --device cpu, or check nvidia-smi and the driver")
     if device.type not in ("cpu", "cuda"):
         raise UsageError(f"--device {wanted}: not supported, expected auto, cpu, cuda or cuda:N")
+    # every stage has one input shape, so cuDNN's search for the fastest kernel is paid once a stage
+    torch.backends.cudnn.benchmark = device.type == "cuda"
     return device
