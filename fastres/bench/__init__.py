@@ -1,0 +1,1 @@
+"""What we claim about speed, measured beside the alternatives in the same run: `python -m fastres.bench views`."""

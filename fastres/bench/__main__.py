@@ -1,0 +1,28 @@
+"""python -m fastres.bench SUBJECT [options]; `SUBJECT --help` lists a subject's options."""
+
+import importlib
+import sys
+
+from fastres.errors import UsageError, run_command
+
+SUBJECTS = {  # name: (module with a main(argv), what it measures)
+    "views": ("fastres.bench.views", "pixels in memory to network input: the kernel alone"),
+    "loaders": ("fastres.bench.loaders", "packed file to batches ready for the network, one warm epoch"),
+    "steps": ("fastres.bench.steps", "one optimiser step of every kind of stage"),
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Hand over to the subject named first."""
+    argv = sys.argv[1:] if argv is None else argv
+    listing = "\n".join(f"  {name:10}{what}" for name, (_, what) in SUBJECTS.items())
+    if not argv or argv[0] in ("-h", "--help"):
+        print(f"{__doc__}\n\n{listing}")
+        return 0
+    if argv[0] not in SUBJECTS:
+        raise UsageError(f"bench subject is {argv[0]!r}, expected one of {', '.join(SUBJECTS)}")
+    return importlib.import_module(SUBJECTS[argv[0]][0]).main(argv[1:])
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main))

@@ -1,0 +1,178 @@
+"""How every benchmark measures and reports: contenders take turns, medians over turns, the machine in the record."""
+
+import argparse
+import gc
+import json
+import os
+import platform
+import re
+import shlex
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from datetime import date
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import torch
+
+from fastres.errors import MachineError
+
+# What makes the peers fastest. glibc gives big freed buffers back to the system by default, and every batch then pays
+# for fresh zeroed pages: keeping them makes FFCV 1.6 times and kornia 4.9 times as fast. Threads of torch that spin
+# while they wait cost nothing on an idle machine, and a factor of up to 16 (mode B) on one that runs anything else.
+# Ours does not care: it writes into one buffer, with threads that sleep.
+TUNED = {
+    "MALLOC_MMAP_MAX_": "0",
+    "MALLOC_TRIM_THRESHOLD_": "9000000000",
+    "MALLOC_TOP_PAD_": "200000000",
+    "OMP_WAIT_POLICY": "PASSIVE",
+}
+LIBRARIES = ("torch", "torchvision", "triton", "numba", "numpy", "kornia", "ffcv", "nvidia-dali-cuda130", "pillow")
+
+
+@dataclass
+class Contender:
+    """One way to do the work.
+
+    run(n)   does n units (batches, or epochs) and returns the number of images made
+    ours     part of this project
+    note     what is not equal to what ours does
+    """
+
+    mode: str
+    name: str
+    run: Callable[[int], int]
+    ours: bool = False
+    dtype: str = "float32"
+    bytes_per_image: int = 0
+    note: str = ""
+    seconds: list[float] = field(default_factory=list)
+    rates: list[float] = field(default_factory=list)
+
+
+def options(doc: str, name: str) -> argparse.ArgumentParser:
+    """The options every subject has."""
+    p = argparse.ArgumentParser(
+        prog=f"python -m fastres.bench {name}", description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    p.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="default: %(default)s")
+    p.add_argument("--batch", type=int, default=128, help="images per batch (default %(default)s)")
+    p.add_argument("--rounds", type=int, default=5, help="turns of each contender; the median counts")
+    p.add_argument("--json", type=Path, metavar="FILE", help="write {machine, rows, ratios} here")
+    p.add_argument("--record", type=Path, metavar="DIR", help="write a dated folder with JSON, table and chart here")
+    return p
+
+
+def take_turns(contenders: list[Contender], rounds: int, seconds: float, device: torch.device) -> None:
+    """Measure all of them alternately, so that what else happens on the machine hits all alike.
+
+    Each turn of a contender runs about `seconds` (at least one unit); its first, longer unit (compilation, page
+    faults) is not counted.
+    """
+    units = {}
+    for contender in contenders:
+        contender.run(1)
+        units[id(contender)] = max(1, round(seconds / _timed(contender, 1, device)[0]))
+    for _ in range(rounds):
+        for contender in contenders:
+            gc.collect()
+            took, images = _timed(contender, units[id(contender)], device)
+            contender.seconds.append(took)
+            contender.rates.append(images / took)
+
+
+def _timed(contender: Contender, units: int, device: torch.device) -> tuple[float, int]:
+    wait = torch.cuda.synchronize if device.type == "cuda" else lambda: None
+    wait()
+    start = time.perf_counter()
+    images = contender.run(units)
+    wait()
+    return time.perf_counter() - start, images
+
+
+def row(contender: Contender, bandwidth: float | None = None) -> dict:
+    """A contender's figures, fit for JSON; `bandwidth` in bytes per second is what its writes are compared with."""
+    rates = sorted(contender.rates)
+    middle = statistics.median(rates)
+    written = middle * contender.bytes_per_image
+    return {
+        "mode": contender.mode, "name": contender.name, "ours": contender.ours, "dtype": contender.dtype,
+        "img_per_s": round(middle, 1), "lowest": round(rates[0], 1), "highest": round(rates[-1], 1),
+        "written_gb_per_s": round(written / 1e9, 3),
+        "share_of_write_bandwidth": round(written / bandwidth, 4) if bandwidth else None, "note": contender.note,
+    }  # fmt: skip
+
+
+def ratios(rows: list[dict]) -> dict[str, float]:
+    """By mode, each of ours against the best peer: how many times as fast."""
+    found = {}
+    for mode in dict.fromkeys(r["mode"] for r in rows):
+        peers = [r for r in rows if r["mode"] == mode and not r["ours"]]
+        if peers:
+            best = max(peers, key=lambda r: r["img_per_s"])
+            for r in rows:
+                if r["mode"] == mode and r["ours"]:
+                    key = f"{mode}: {r['name']} {r['dtype']} / {best['name']}"
+                    found[key] = round(r["img_per_s"] / best["img_per_s"], 2)
+    return found
+
+
+def machine(device: torch.device) -> dict:
+    """What ran this, without anything that names a person or a host."""
+    libraries = {}
+    for library in LIBRARIES:
+        try:
+            libraries[library] = version(library)
+        except PackageNotFoundError:
+            libraries[library] = None
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=Path(__file__).parent
+    ).stdout.strip()
+    return {
+        "processor": _processor(), "cores": len(os.sched_getaffinity(0)), "threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
+        "python": platform.python_version(), "libraries": libraries, "commit": commit or None,
+        "date": date.today().isoformat(), "load_before": round(os.getloadavg()[0], 2),
+    }  # fmt: skip
+
+
+def _processor() -> str:
+    try:
+        return re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text()).group(1)
+    except (OSError, AttributeError):
+        return platform.processor() or platform.machine()
+
+
+def in_tuned_process(module: str, arguments: list[str]) -> dict:
+    """Run `python -m module arguments --result FILE` with the settings of TUNED; return the JSON it leaves."""
+    from tempfile import TemporaryDirectory
+
+    with TemporaryDirectory() as folder:
+        result = Path(folder) / "result.json"
+        command = [sys.executable, "-m", module, *arguments, "--result", str(result)]
+        done = subprocess.run(command, env={**TUNED, **os.environ})
+        if done.returncode or not result.exists():
+            raise MachineError(f"{shlex.join(command)} ended with {done.returncode}: see its message above")
+        return json.loads(result.read_text())
+
+
+def skip_note(name: str, error: Exception) -> str:
+    """One line on stderr about a contender that cannot run here; also returned, for the record."""
+    line = f"{name} left out: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+    print(line, file=sys.stderr)
+    return line
+
+
+def all_of(makers: Iterable[tuple[str, Callable[[], Iterable[Contender]]]]) -> tuple[list[Contender], list[str]]:
+    """Make every contender that can be made here; the others leave a line that says why."""
+    contenders, skipped = [], []
+    for name, make in makers:
+        try:
+            contenders += list(make())
+        except (ImportError, OSError, MachineError) as error:
+            skipped.append(skip_note(name, error))
+    return contenders, skipped

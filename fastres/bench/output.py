@@ -1,0 +1,78 @@
+"""A benchmark's result on the screen and in a record: table, JSON, chart, the command line."""
+
+import json
+import re
+import shlex
+from pathlib import Path
+
+
+def table(result: dict) -> str:
+    """Markdown, readable on a terminal as it is."""
+    machine, lines = result["machine"], []
+    where = machine["gpu"] or f"{machine['processor']}, {machine['cores']} cores"
+    bandwidth = result.get("write_bandwidth_gb_per_s")
+    lines.append(f"{where}, {machine['threads']} threads, torch {machine['libraries']['torch']}, {machine['date']}")
+    if bandwidth:
+        lines.append(f"write bandwidth {bandwidth:.1f} GB/s (a reused float32 buffer of a batch's size, filled)")
+    for mode in dict.fromkeys(row["mode"] for row in result["rows"]):
+        lines += ["", f"| {mode} | img/s | range | output GB/s | of write bandwidth | not equal |"]
+        lines += ["|---|---:|---:|---:|---:|---|"]
+        for row in sorted((r for r in result["rows"] if r["mode"] == mode), key=lambda r: -r["img_per_s"]):
+            share = row["share_of_write_bandwidth"]
+            name = f"**{row['name']} {row['dtype']}**" if row["ours"] else f"{row['name']} {row['dtype']}"
+            lines.append(
+                f"| {name} | {row['img_per_s']:,.0f} | {row['lowest']:,.0f}–{row['highest']:,.0f} "
+                f"| {row['written_gb_per_s']:.2f} | {'' if share is None else f'{share:.0%}'} | {row['note']} |"
+            )
+    lines += ["", *(f"{ratio:7.1f}x  {name}" for name, ratio in result["ratios"].items())]
+    lines += [f"left out: {line}" for line in result.get("skipped", [])]
+    return "\n".join(lines)
+
+
+def chart(result: dict, path: Path) -> None:
+    """Horizontal bars, one panel per mode, ours in colour; images per second on a logarithmic scale."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    modes = list(dict.fromkeys(row["mode"] for row in result["rows"]))
+    count = [sum(row["mode"] == mode for row in result["rows"]) for mode in modes]
+    size = (9, 0.8 * len(modes) + 0.34 * sum(count))
+    figure, axes = plt.subplots(
+        len(modes), 1, figsize=size, squeeze=False, layout="constrained", gridspec_kw={"height_ratios": count}
+    )
+    for axis, mode in zip(axes[:, 0], modes):
+        rows = sorted((r for r in result["rows"] if r["mode"] == mode), key=lambda r: r["img_per_s"])
+        bars = axis.barh(
+            [f"{r['name']} {r['dtype']}" for r in rows],
+            [r["img_per_s"] for r in rows],
+            color=["#d1495b" if r["ours"] else "#8d99ae" for r in rows],
+        )
+        axis.bar_label(bars, labels=[f"{r['img_per_s']:,.0f}" for r in rows], padding=3, fontsize=8)
+        axis.set_xscale("log")
+        axis.set_title(mode, fontsize=10, loc="left")
+        axis.set_xlabel("img/s")
+        axis.margins(x=0.15)
+        axis.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, dpi=150)
+    plt.close(figure)
+
+
+def publish(name: str, result: dict, command: list[str], args) -> None:
+    """Print the table; write --json and --record where asked for."""
+    result = {"command": f"python -m fastres.bench {shlex.join([name, *command])}", **result}
+    print(table(result))
+    if args.json:
+        args.json.parent.mkdir(parents=True, exist_ok=True)
+        args.json.write_text(json.dumps(result, indent=1) + "\n")
+    if args.record:
+        machine = result["machine"]
+        where = machine["gpu"] or f"{machine['processor']} {machine['cores']} cores"
+        slug = re.sub(r"[^a-z0-9]+", "-", where.lower()).strip("-")
+        folder = args.record / f"{machine['date']}_bench-{name}_{slug}"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n")
+        (folder / "table.md").write_text(f"`{result['command']}`\n\n{table(result)}\n")
+        chart(result, folder / "chart.png")
+        print(f"recorded in {folder}")

@@ -1,0 +1,90 @@
+"""How others write a fine-tuning step: torchvision's reference loop, the same compiled, timm's model, Lightning.
+
+Every maker returns `step(x, y)`: one optimiser update from network input [B, 3, H, H] (channels-last) and labels.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from fastres.engine.precision import Precision
+from fastres.model.freeze import set_trainable, training_mode
+from fastres.model.network import Architecture, build
+from fastres.schedule_types import Stage
+
+Step = Callable[[torch.Tensor, torch.Tensor], None]
+
+
+def _sgd(parameters: list[nn.Parameter]) -> torch.optim.SGD:
+    return torch.optim.SGD(parameters, lr=1e-3, momentum=0.9, nesterov=True, weight_decay=1e-4)
+
+
+def torchvision_loop(
+    architecture: Architecture, stage: Stage, precision: Precision, *, compiled: bool = False, no_grad: bool = False,
+    whole_graph: bool = False, network: nn.Module | None = None,
+) -> Step:  # fmt: skip
+    """zero_grad, forward under autocast, cross-entropy, backward, step; the network channels-last.
+
+    no_grad      FC only: features under torch.no_grad(), then the head (how careful people write it)
+    whole_graph  FC only: everything keeps requires_grad, only the head is in the optimiser (how most write it)
+    """
+    network = network or build(architecture)
+    network = network.to(precision.device, memory_format=torch.channels_last)
+    learning = set_trainable(network, stage.train)
+    training_mode(network, stage)
+    if whole_graph:
+        network.requires_grad_(True)
+    scaler, optimizer = precision.scaler(), _sgd(learning)
+    head = network.fc if no_grad else None
+    if no_grad:
+        network.fc = nn.Identity()
+    forward = torch.compile(network, dynamic=False) if compiled else network
+
+    def step(x: torch.Tensor, y: torch.Tensor) -> None:
+        if whole_graph:
+            network.zero_grad(set_to_none=True)
+        optimizer.zero_grad(set_to_none=True)
+        with precision.autocast():
+            if no_grad:
+                with torch.no_grad():
+                    features = forward(x)
+                logits = head(features)
+            else:
+                logits = forward(x)
+        scaler.scale(functional.cross_entropy(logits.float(), y)).backward()
+        scaler.step(optimizer)
+        scaler.update()
+
+    return step
+
+
+def timm_loop(architecture: Architecture, stage: Stage, precision: Precision) -> Step:
+    """timm's own ResNet in the same loop. ImportError where timm is not installed; full width only."""
+    import timm
+
+    if architecture.width != 64 or architecture.stem != "7x7":
+        raise OSError("timm's resnet has width 64 and the 7x7 stem only")
+    network = timm.create_model(architecture.arch, num_classes=architecture.classes)
+    return torchvision_loop(architecture, stage, precision, network=network)
+
+
+def lightning_loop(architecture: Architecture, stage: Stage, precision: Precision) -> Step:
+    """Lightning Fabric around torchvision's network. ImportError where it is not installed."""
+    from lightning.fabric import Fabric
+
+    names = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
+    fabric = Fabric(accelerator=precision.device.type, devices=1, precision=names[precision.name])
+    fabric.launch()
+    network = build(architecture)
+    learning = set_trainable(network, stage.train)
+    training_mode(network, stage)
+    model, optimizer = fabric.setup(network, _sgd(learning))
+
+    def step(x: torch.Tensor, y: torch.Tensor) -> None:
+        optimizer.zero_grad(set_to_none=True)
+        fabric.backward(functional.cross_entropy(model(x).float(), y))
+        optimizer.step()
+
+    return step

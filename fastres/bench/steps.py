@@ -1,0 +1,154 @@
+"""One optimiser step of every kind of stage: ours beside the loops others write, in one run.
+
+All are fed from memory on the device, so that no loader counts. Peers get finished network input; ours makes its
+views inside the step, which is more work. Sizes are Tiny ImageNet's on a GPU and the demo's on a CPU, unless asked
+otherwise; weights are fresh, which costs the same as trained ones.
+"""
+
+import argparse
+import json
+import sys
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from fastres import views
+from fastres.bench import harness, output, step_peers
+from fastres.bench.harness import Contender
+from fastres.data.resident import Batch
+from fastres.engine.precision import CHOICES, Precision, choose_device, choose_precision
+from fastres.engine.step import STEPS, sgd
+from fastres.geometry import Geometry
+from fastres.model.freeze import set_trainable, training_mode
+from fastres.model.network import Architecture, build
+from fastres.schedule_types import Optimizer, Stage, ViewSettings
+
+BATCHES = 4  # distinct batches in memory, taken in turn
+CLASSES = 200
+
+
+def main(argv: list[str] | None = None) -> int:
+    """`python -m fastres.bench steps`: measure in a process of its own, then print, --json, --record."""
+    p = harness.options(__doc__, "steps")
+    p.set_defaults(batch=None)
+    p.add_argument("--arch", default="resnet18")
+    p.add_argument("--width", type=int, help="default: 64 on a GPU, 16 on a CPU")
+    p.add_argument("--side", type=int, help="source pixels a side; default: 64 on a GPU, 32 on a CPU")
+    p.add_argument("--precision", choices=CHOICES, default="auto")
+    p.add_argument("--stages", default="fc,conv1,full,full-small", help="which kinds, comma-separated")
+    p.add_argument("--compiled", action="store_true", help="also compiled ones (always on a GPU)")
+    p.add_argument("--seconds", type=float, default=1.0, help="length of one contender's turn")
+    p.add_argument("--result", type=Path, help=argparse.SUPPRESS)
+    args = p.parse_args(argv)
+    if args.result:
+        args.result.write_text(json.dumps(measure(args)))
+        return 0
+    argv = sys.argv[2:] if argv is None else argv
+    output.publish("steps", harness.in_tuned_process("fastres.bench.steps", argv), argv, args)
+    return 0
+
+
+def measure(args) -> dict:
+    """{machine, rows, ratios, ...}: every stage kind in turn, all its contenders taking turns."""
+    device = choose_device(args.device)
+    precision = choose_precision(args.precision, device)
+    on_gpu = device.type == "cuda"
+    width, side = args.width or (64 if on_gpu else 16), args.side or (64 if on_gpu else 32)
+    batch = args.batch or (256 if on_gpu else 32)
+    compiled = args.compiled or on_gpu
+    kinds = {
+        "fc": (Stage(name="fc", epochs=1, train=("fc.*",), upscale=4), "7x7"),
+        "conv1": (Stage(name="conv1", epochs=1, train=("conv1.*",), upscale=1), "3x3"),
+        "full": (Stage(name="full", epochs=1, train=("*",), upscale=4), "7x7"),
+        "full-small": (Stage(name="full-small", epochs=1, train=("*",), upscale=1), "3x3"),
+    }
+    described = harness.machine(device)
+    rows, skipped, shares = [], [], {}
+    for kind in args.stages.split(","):
+        stage, stem = kinds[kind]
+        architecture = Architecture(args.arch, width, CLASSES, stem)
+        geometry = Geometry(side, stage.upscale)
+        mode = f"{kind}, crop {geometry.crop}, batch {batch}, {precision.name}"
+        data = _Data(geometry, batch, precision)
+        makers = _contenders(mode, architecture, stage, data, precision, compiled)
+        contenders, left_out = harness.all_of(makers)
+        skipped += left_out
+        making = Contender(mode, "views", data.make_views, ours=True, dtype=precision.name)
+        harness.take_turns([*contenders, making], args.rounds, args.seconds, device)
+        rows += [harness.row(contender) for contender in contenders]
+        fastest = max(r["img_per_s"] for r in rows if r["mode"] == mode and r["ours"])
+        shares[mode] = round(fastest / harness.row(making)["img_per_s"], 4)
+    return {
+        "machine": described, "arch": args.arch, "width": width, "side": side, "rounds": args.rounds, "rows": rows,
+        "ratios": harness.ratios(rows), "views_share_of_our_step": shares, "skipped": list(dict.fromkeys(skipped)),
+    }  # fmt: skip
+
+
+class _Data:
+    """Random images on the device, as batches for ours and as finished input for peers."""
+
+    def __init__(self, geometry: Geometry, batch: int, precision: Precision) -> None:
+        generator = torch.Generator().manual_seed(0)
+        count, side, device = BATCHES * batch, geometry.side, precision.device
+        pixels = torch.randint(0, 256, (count, side, side, 3), dtype=torch.uint8, generator=generator)
+        self.images, self.batch = pixels.to(device), batch
+        labels, ids = torch.randint(0, CLASSES, (count,), generator=generator).to(device), torch.arange(count).to(device)
+        self.plan = views.TrainPlan(
+            geometry=geometry, settings=ViewSettings(), seed=0, stage=0, epoch=1, dtype=precision.dtype
+        )
+        self.batches = [Batch(self.images, rows, labels[rows], rows) for rows in ids.split(batch)]
+        self.inputs = [(self._views(b), b.labels) for b in self.batches]
+
+    def _views(self, b: Batch) -> torch.Tensor:
+        return views.apply(b.images, b.rows, b.ids, self.plan)
+
+    def make_views(self, count: int) -> int:
+        for i in range(count):
+            self._views(self.batches[i % BATCHES])
+        return count * self.batch
+
+
+def _ours(mode, kind, architecture, stage, data: _Data, precision: Precision) -> Contender:
+    network = build(architecture).to(precision.device, memory_format=torch.channels_last)
+    learning = set_trainable(network, stage.train)
+    training_mode(network, stage)
+    step = STEPS[kind](network, sgd(learning, Optimizer(), 1e-3), precision)
+
+    def run(count: int) -> int:
+        for i in range(count):
+            step(data.batches[i % BATCHES], data.plan, 1e-3)
+        return count * data.batch
+
+    return Contender(mode, f"fastres {kind}", run, ours=True, dtype=precision.name, note="makes its views too")
+
+
+def _contenders(mode, architecture, stage, data: _Data, precision: Precision, compiled: bool) -> list:
+    """(name, maker) of all that take part in one kind of stage."""
+
+    def peer(name: str, make, note: str = ""):
+        def maker():
+            step = make(architecture, stage, precision)
+
+            def run(count: int) -> int:
+                for i in range(count):
+                    step(*data.inputs[i % BATCHES])
+                return count * data.batch
+
+            return [Contender(mode, name, run, dtype=precision.name, note=note)]
+
+        return name, maker
+
+    loop, head_only = step_peers.torchvision_loop, stage.train == ("fc.*",)
+    ours = ["eager", "compiled"] if compiled else ["eager"]
+    found = [(kind, lambda kind=kind: [_ours(mode, kind, architecture, stage, data, precision)]) for kind in ours]
+    found.append(peer("torchvision loop", partial(loop, no_grad=head_only), "no_grad features" if head_only else ""))
+    if head_only:
+        found.append(peer("torchvision loop, whole graph", partial(loop, whole_graph=True), "backbone in the graph"))
+    if compiled:
+        found.append(peer("torchvision compiled", partial(loop, compiled=True, no_grad=head_only)))
+    return [*found, peer("timm", step_peers.timm_loop), peer("Lightning Fabric", step_peers.lightning_loop)]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,119 @@
+"""bench views: a real short run, what it writes, and a dump that someone else can check."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from fastres.bench import __main__ as bench
+from fastres.bench import harness, output, views
+from fastres.bench.harness import Contender
+from fastres.errors import MachineError, UsageError
+from fastres.geometry import Geometry
+
+
+def test_a_short_run_prints_a_table_and_writes_its_record(tmp_path, capfd):
+    """Only ours, to be quick: the process of its own, the table, the JSON, the dated folder with its chart."""
+    code = bench.main(
+        ["views", "--batch", "8", "--rounds", "2", "--seconds", "0.01", "--images", "40", "--only", "fastres numba",
+         "--device", "cpu", "--json", str(tmp_path / "v.json"), "--record", str(tmp_path / "runs")]
+    )  # fmt: skip
+    printed = capfd.readouterr().out
+    assert code == 0 and "write bandwidth" in printed and "**fastres numba bfloat16**" in printed
+    result = json.loads((tmp_path / "v.json").read_text())
+    assert {"machine", "rows", "ratios", "write_bandwidth_gb_per_s", "command"} <= set(result)
+    assert {(row["mode"], row["dtype"]) for row in result["rows"]} == {
+        (mode, dtype) for mode in views.MODES for dtype in ("float32", "bfloat16")
+    }
+    for row in result["rows"]:
+        assert 0 < row["lowest"] <= row["img_per_s"] <= row["highest"] and row["share_of_write_bandwidth"] > 0
+    (folder,) = (tmp_path / "runs").iterdir()
+    assert folder.name.startswith(result["machine"]["date"] + "_bench-views_")
+    assert {path.name for path in folder.iterdir()} == {"views.json", "table.md", "chart.png"}
+    assert "--images 40" in (folder / "table.md").read_text()
+
+
+def test_the_dump_holds_images_draws_and_outputs_that_agree(tmp_path):
+    views.dump(tmp_path / "d.npz", torch.device("cpu"))
+    with np.load(tmp_path / "d.npz") as dumped:
+        content = dict(dumped)
+    assert content["images"].shape == (8, 64, 64, 3) and set(content["A_top"]) <= set(range(33))
+    for mode, side in ("A", 224), ("B", 56):
+        for kind, count in ("train", 8), ("twelve", 12):
+            truth = content[f"{mode}_{kind}_reference_float64"]
+            assert truth.shape == (count, side, side, 3)
+            for name in ("torch_float32", "numba_float32"):
+                ours = content[f"{mode}_{kind}_{name}"]
+                assert np.abs(ours - truth).max() <= 2e-6 * max(1, np.abs(truth).max())
+            assert np.abs(content[f"{mode}_{kind}_numba_bfloat16"] - truth).max() < 0.04
+
+
+def test_every_peer_makes_a_batch_of_the_right_shape_and_scale():
+    """Normalised images have means within a few units; kornia only where it is installed."""
+    from fastres.bench import peers
+
+    images = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (20, 16, 16, 3), dtype=np.uint8))
+    makers = [lambda g: peers.torchvision_tensors(images, g, bytes_first=True)]
+    makers += [lambda g: peers.torchvision_tensors(images, g, bytes_first=False)]
+    try:
+        import kornia  # noqa: F401
+
+        makers.append(lambda g: peers.kornia_tensors(images, g))
+    except ImportError:
+        pass
+    for upscale in (1, 2):
+        for make in makers:
+            out = make(Geometry(16, upscale))(torch.tensor([3, 0, 19]))
+            assert out.shape == (3, 3, 14 * upscale, 14 * upscale) and out.dtype == torch.float32
+            assert out.is_contiguous(memory_format=torch.channels_last)
+            assert out.mean().abs() < 2 and 0.3 < out.std() < 3
+    from PIL import Image
+
+    assert peers.pil_transform(Geometry(16, 2))(Image.fromarray(images[0].numpy())).shape == (3, 28, 28)
+
+
+def test_ratios_are_to_the_best_peer_of_the_mode():
+    def contender(mode, name, rate, ours=False):
+        return harness.row(Contender(mode, name, run=int, ours=ours, rates=[rate, rate, 9 * rate]))
+
+    rows = [contender("A", "us", 100.0, True), contender("A", "p", 10.0), contender("A", "q", 20.0)]
+    rows += [contender("B", "us", 7.0, True)]
+    assert harness.ratios(rows) == {"A: us float32 / q": 5.0}
+
+
+def test_contenders_take_turns():
+    turns, device = [], torch.device("cpu")
+    contenders = [Contender("A", name, lambda n, name=name: turns.append(name) or n) for name in "xy"]
+    harness.take_turns(contenders, rounds=3, seconds=0, device=device)
+    assert turns == ["x", "x", "y", "y"] + ["x", "y"] * 3
+    assert all(len(contender.rates) == 3 for contender in contenders)
+
+
+def test_what_cannot_run_is_said_and_left_out(capsys):
+    def missing():
+        raise ModuleNotFoundError("No module named 'korniabc'")
+
+    assert harness.all_of([("kornia", missing)]) == ([], [
+        "kornia left out: ModuleNotFoundError: No module named 'korniabc'"])  # fmt: skip
+    assert "kornia left out" in capsys.readouterr().err
+    with pytest.raises(MachineError, match="ended with 2"):
+        harness.in_tuned_process("fastres.bench.views", ["--batch", "many"])
+
+
+def test_wrong_usage_is_one_sentence():
+    with pytest.raises(UsageError, match="expected one of views, loaders"):
+        bench.main(["kernels"])
+    with pytest.raises(UsageError, match="1 or more"):
+        bench.main(["views", "--batch", "0"])
+    assert bench.main(["--help"]) == 0
+
+
+def test_a_tables_numbers_are_the_rows():
+    result = {
+        "machine": {"gpu": None, "processor": "P", "cores": 2, "threads": 2, "libraries": {"torch": "2"}, "date": "d"},
+        "rows": [harness.row(Contender("A", "us", run=int, ours=True, rates=[2000.0], bytes_per_image=10**6), 4e9)],
+        "ratios": {}, "skipped": ["kornia left out: why"],
+    }  # fmt: skip
+    assert "| **us float32** | 2,000 | 2,000–2,000 | 2.00 | 50% |  |" in output.table(result)
+    assert "kornia left out: why" in output.table(result)
