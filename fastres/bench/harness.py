@@ -70,13 +70,13 @@ def options(doc: str, name: str) -> argparse.ArgumentParser:
 def take_turns(contenders: list[Contender], rounds: int, seconds: float, device: torch.device) -> None:
     """Measure all of them alternately, so that what else happens on the machine hits all alike.
 
-    Each turn of a contender runs about `seconds` (at least one unit); its first, longer unit (compilation, page
+    Each turn of a contender runs about `seconds` (0: one unit); its first, longer unit (compilation, page
     faults) is not counted.
     """
     units = {}
     for contender in contenders:
         contender.run(1)
-        units[id(contender)] = max(1, round(seconds / _timed(contender, 1, device)[0]))
+        units[id(contender)] = max(1, round(seconds / _timed(contender, 1, device)[0])) if seconds else 1
     for _ in range(rounds):
         for contender in contenders:
             gc.collect()

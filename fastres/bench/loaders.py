@@ -1,0 +1,162 @@
+"""Packed file to batches ready for the network: one warm epoch of ours on each engine, beside what others offer.
+
+Every contender delivers shuffled, augmented, normalised channels-last batches and their labels, and keeps the last,
+smaller batch. Its first epoch (compilation, page cache) is not counted. `--digest` instead reads one epoch through
+one engine, in a fixed order, and ends with a digest over ids, labels and pixels that is the same for every engine.
+"""
+
+import argparse
+import hashlib
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+
+from fastres import views
+from fastres.bench import harness, output, peer_loaders, peers
+from fastres.bench.harness import Contender
+from fastres.data.manifest import Manifest, load_manifest
+from fastres.data.resident import Resident
+from fastres.engine.precision import has_bf16
+from fastres.errors import MachineError, UsageError
+from fastres.geometry import Geometry
+from fastres.schedule_types import ViewSettings
+from fastres.views.draw import epoch_order
+
+# name: a function of (packed, manifest, split, device) to an object with len() and batches(ids, batch_size).
+# ffcv and dali join here when fastres/data has them.
+ENGINES: dict[str, Callable] = {"resident": Resident}
+MODES = {"A: upscaled by 4": 4, "B: not upscaled": 1}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """`python -m fastres.bench loaders`: measure in a process of its own, then print, --json, --record; or --digest."""
+    p = harness.options(__doc__, "loaders")
+    p.add_argument("--data", type=Path, default=Path("packed"), help="the packed folder (default: packed)")
+    p.add_argument("--split", default="train")
+    p.add_argument("--engine", default=",".join(ENGINES), help="ours: one or more of " + ", ".join(ENGINES))
+    p.add_argument("--tree", type=Path, help="its JPEGs; without it peers that want files get them encoded anew")
+    p.add_argument("--digest", action="store_true", help="one epoch through one engine, and what it delivered")
+    p.add_argument("--only", default="", help="peers whose name has this in it; `none`: only ours")
+    p.add_argument("--result", type=Path, help=argparse.SUPPRESS)
+    args = p.parse_args(argv)
+    args.engine = args.engine.split(",")
+    for engine in args.engine:
+        if engine not in ENGINES:
+            raise UsageError(f"--engine {engine}: unknown here, expected one of {', '.join(ENGINES)}")
+    if args.batch < 1 or args.rounds < 1:
+        raise UsageError("--batch and --rounds are 1 or more")
+    if args.digest:
+        return digest(args)
+    if args.result:
+        args.result.write_text(json.dumps(measure(args)))
+        return 0
+    load_manifest(args.data)  # a wrong folder is said here, by this process
+    argv = sys.argv[2:] if argv is None else argv
+    output.publish("loaders", harness.in_tuned_process("fastres.bench.loaders", argv), argv, args)
+    return 0
+
+
+def digest(args) -> int:
+    """Read one epoch in epoch_order and hash what comes: img/s and N, then the digest as the last line."""
+    if len(args.engine) != 1:
+        raise UsageError("--digest reads through one engine: name it with --engine")
+    manifest, device = load_manifest(args.data), torch.device(args.device)
+    data = ENGINES[args.engine[0]](args.data, manifest, args.split, device)
+    found, count, waited, start = hashlib.sha256(), 0, 0.0, time.perf_counter()
+    for batch in data.batches(epoch_order(len(data), seed=0, stage=0, epoch=1), args.batch):
+        pixels = batch.images[batch.rows].cpu()
+        waited += time.perf_counter() - start
+        for part in (batch.ids.cpu(), batch.labels.cpu(), pixels):
+            found.update(part.contiguous().numpy())
+        count += len(batch.ids)
+        start = time.perf_counter()
+    print(f"{args.engine[0]}: {count / waited:,.0f} img/s, N = {count}")
+    print(found.hexdigest())
+    return 0
+
+
+def measure(args) -> dict:
+    """All contenders of both modes, epochs in turns: {machine, rows, ratios, skipped}."""
+    device, manifest = torch.device(args.device), load_manifest(args.data)
+    described = harness.machine(device)
+    rows, skipped = [], []
+    with TemporaryDirectory() as scratch:
+        source = peer_loaders.Source.of(args.data, manifest, args.split, args.tree, Path(scratch))
+        for mode, upscale in MODES.items():
+            geometry = Geometry(manifest.side, upscale)
+            makers = [(name, partial(_ours, mode, name, geometry, manifest, args)) for name in args.engine]
+            makers += [
+                (name, partial(_peer, mode, name, note, make, source, geometry, args))
+                for name, note, make in PEERS
+                if args.only in name
+            ]
+            contenders, left_out = harness.all_of(makers)
+            skipped += left_out
+            harness.take_turns(contenders, args.rounds, 0.0, device)
+            rows += [harness.row(contender) for contender in contenders]
+    return {
+        "machine": described, "batch": args.batch, "rounds": args.rounds, "rows": rows, "ratios": harness.ratios(rows),
+        "images": manifest.count(args.split), "side": manifest.side, "skipped": list(dict.fromkeys(skipped)),
+    }  # fmt: skip
+
+
+def _ours(mode: str, engine: str, geometry: Geometry, manifest: Manifest, args) -> list[Contender]:
+    """One engine with the views kernel behind it, in float32 and, where the hardware has it, bfloat16."""
+    device = torch.device(args.device)
+    data = ENGINES[engine](args.data, manifest, args.split, device)
+
+    def epochs(dtype: torch.dtype, buffers: dict, count: int) -> int:
+        made = 0
+        for epoch in range(1, count + 1):
+            plan = views.TrainPlan(
+                geometry=geometry, settings=ViewSettings(), seed=0, stage=0, epoch=epoch, dtype=dtype
+            )
+            for batch in data.batches(epoch_order(len(data), seed=0, stage=0, epoch=epoch), args.batch):
+                n = len(batch.ids)
+                buffers[n] = views.apply(batch.images, batch.rows, batch.ids, plan, out=buffers.get(n))
+                made += n
+        return made
+
+    dtypes = [torch.float32, *([torch.bfloat16] if has_bf16(device) else [])]
+    return [
+        Contender(
+            mode, f"fastres {engine}", partial(epochs, dtype, {}), True, str(dtype).removeprefix("torch."),
+            3 * geometry.crop**2 * dtype.itemsize,
+        )
+        for dtype in dtypes
+    ]  # fmt: skip
+
+
+def _peer(mode: str, name: str, note: str, make, source, geometry: Geometry, args) -> list[Contender]:
+    """`make` returns a function that starts an epoch: an iterator of (x, labels)."""
+    start_epoch: Callable[[], Iterator] = make(source, geometry, args.batch, torch.device(args.device))
+
+    def epochs(count: int) -> int:
+        made = 0
+        for _ in range(count):
+            for x, labels in start_epoch():
+                made += len(x)
+                if len(x) != len(labels) or x.shape[-1] != geometry.crop:
+                    raise MachineError(f"{name} delivered {tuple(x.shape)} with {len(labels)} labels")
+        return made
+
+    return [Contender(mode, name, epochs, bytes_per_image=12 * geometry.crop**2, note=note)]
+
+
+_BATCHED = "one crop, mirror, jitter and lighting for the whole batch; "
+PEERS = (  # name, what is not equal, maker
+    ("torchvision PIL", peers.CLAMPS + ", rounds to bytes", peer_loaders.torchvision_pil),
+    ("torchvision v2", _BATCHED + peers.CLAMPS, peer_loaders.torchvision_tensors),
+    ("kornia", peers.CLAMPS, peer_loaders.kornia_tensors),
+    ("FFCV + torchvision v2", _BATCHED + peers.CLAMPS, peer_loaders.ffcv),
+    ("DALI", "no lighting, contrast around 0.5, fixed order; " + peers.CLAMPS, peer_loaders.dali),
+)
+
+if __name__ == "__main__":
+    sys.exit(main())
