@@ -19,13 +19,13 @@ from fastres.data.manifest import Manifest, load_manifest
 from fastres.data.resident import Resident
 from fastres.engine.precision import CHOICES, Precision, choose_device, choose_precision
 from fastres.errors import DataError, MachineError, UsageError, run_command
+from fastres.files import write_atomic
 from fastres.geometry import Geometry
 from fastres.model.fold import StageNetwork
 from fastres.model.network import describe
 from fastres.model.weights import network_from, read_metadata, read_weights
 from fastres.schedule_types import ViewSettings
 from fastres.track.console import Progress, say, table
-from fastres.track.files import write_atomic
 
 # Views in one forward pass. A 224-pixel view's largest activation is 64 x 112 x 112: 0.8 MB in float32 or 1.6 MB
 # in bf16 with its successor alive, so 256 views stay under 1 GB on a CPU and 3,072 under 10 GB on a GPU.

@@ -21,13 +21,13 @@ from fastres.engine.precision import Precision
 from fastres.engine.step import STEPS, sgd
 from fastres.errors import Diverged, FastresError, Preempted
 from fastres.evaluate import evaluate
+from fastres.files import write_atomic
 from fastres.geometry import Geometry
 from fastres.model.freeze import set_trainable, training_mode
 from fastres.model.weights import initial_network, network_from, save_weights
 from fastres.schedule_types import Schedule
 from fastres.track.clock import Clock, Rate
 from fastres.track.console import Progress, say
-from fastres.track.files import write_atomic
 from fastres.track.run_dir import RunDir
 from fastres.track.wandb import open_wandb
 from fastres.views.draw import epoch_order

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from fastres.data import manifest as manifests
 from fastres.errors import UsageError
+from fastres.files import sync_folder, write_atomic
 from preprocess.disk import disk_faults, require_space
 
 LOCK = ".pack.lock"
@@ -79,13 +80,13 @@ class Staging:
             (self.out / name).unlink(missing_ok=True)
         for name in (*manifest.files, *([BAD_IMAGES] if bad else [])):
             os.replace(self.folder / name, self.out / name)
-        manifests.sync_folder(self.out)
+        sync_folder(self.out)
         manifests.save_manifest(self.out, manifest)
 
     def remember(self, request: dict, names: list[str]) -> None:
         """Note what was asked, and the outputs as they lie on the disk now."""
         state = {"request": request, "outputs": _stats(self.out, names)}
-        manifests.write_atomically(self.out / STATE, json.dumps(state, indent=1) + "\n")
+        write_atomic(self.out / STATE, (json.dumps(state, indent=1) + "\n").encode())
 
 
 def _stats(folder: Path, names: list[str]) -> dict[str, list[int]]:

@@ -9,7 +9,7 @@ import pytest
 
 from fastres.data import manifest as manifests
 from fastres.data.manifest import ClassInfo, Manifest, check_sizes, load_manifest, save_manifest, verify_file
-from fastres.errors import DataError
+from fastres.errors import DataError, MachineError
 
 CONTENT = {"a.npy": b"0123456789" * 1000, "b.txt": b"x\n"}
 
@@ -145,7 +145,7 @@ def test_failed_save_leaves_the_old_one(packed, monkeypatch):
         raise OSError("disk gone")
 
     monkeypatch.setattr(os, "replace", fail)
-    with pytest.raises(OSError, match="disk gone"):
+    with pytest.raises(MachineError, match="disk gone"):
         save_manifest(packed, replace(load_manifest(packed), side=8))
     assert (packed / "manifest.json").read_bytes() == before
     assert sorted(p.name for p in packed.iterdir()) == ["a.npy", "b.txt", "manifest.json"]

@@ -11,12 +11,12 @@ Every fault is a DataError that names the file, what was found, what was expecte
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from fastres.errors import DataError
+from fastres.files import write_atomic
 
 FORMAT = 1
 FILE_NAME = "manifest.json"
@@ -75,33 +75,10 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Give `path` this text or leave it as it was, whatever happens in between."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        with open(temporary, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    sync_folder(path.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make renames in `folder` survive a power cut."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
 def save_manifest(packed: Path, manifest: Manifest) -> None:
     """Write manifest.json whole or not at all."""
     content = {"format": FORMAT, **asdict(manifest)}
-    write_atomically(packed / FILE_NAME, json.dumps(content, indent=1) + "\n")
+    write_atomic(packed / FILE_NAME, (json.dumps(content, indent=1) + "\n").encode())
 
 
 def load_manifest(packed: Path) -> Manifest:

@@ -13,8 +13,8 @@ from pathlib import Path
 import torch
 
 from fastres.errors import DataError
+from fastres.files import write_atomic
 from fastres.track.console import say
-from fastres.track.files import write_atomic
 
 KEEP = 2
 _NAME = re.compile(r"stage(\d+)-epoch(\d+)-step(\d+)-([0-9a-f]{16})\.pt")

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from fastres.errors import DataError, MachineError
-from fastres.track.files import write_atomic
+from fastres.files import write_atomic
 
 
 class JsonLines:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fastres.track.files import write_atomic
+from fastres.files import write_atomic
 
 DPI = 120
 TOP1, TOP5, BORDER, PAPER = "#1f4e9c", "#8fb3e6", "#8a8a8a", "#b5472f"

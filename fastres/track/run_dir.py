@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO
 
 from fastres.errors import DataError, MachineError, UsageError
-from fastres.track.files import write_atomic
+from fastres.files import write_atomic
 from fastres.track.log import JsonLines, plain
 
 SHOWN_DIFFERENCES = 12

@@ -26,8 +26,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from fastres.errors import MachineError, UsageError
+from fastres.files import write_atomic
 from fastres.track.console import say
-from fastres.track.files import write_atomic
 from fastres.track.log import plain
 from fastres.track.run_dir import RunDir
 
