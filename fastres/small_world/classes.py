@@ -17,9 +17,9 @@ TEXTURES = ("plain", "striped", "checked", "dotted", "ringed", "zigzag", "spoked
 PALETTES = ("warm", "cool", "leafy", "earthy", "candy", "stark")
 LAYOUTS = ("single", "pair", "row", "orbit", "swarm")
 
-# Classes come in families of four that share palette and layout, so that neither tells them apart alone.
-FAMILY = 4
-# Two classes that differ in nothing but these textures, at a period near the Nyquist limit of the small images,
+# Classes come in pairs that share palette and layout, so that neither tells them apart alone.
+FAMILY = 2
+# Two classes that differ in nothing but these textures, at a period beyond the Nyquist limit of the small images,
 # are nearly one class to a net that sees the small image badly: they bound the error from below, so there are
 # only three. Row of the table -> (the earlier row it copies, that row's texture, its own texture).
 TWINS = {3: (1, "striped", "zigzag"), 7: (5, "checked", "dotted"), 23: (21, "ringed", "spiral")}
@@ -28,7 +28,7 @@ MAX_CLASSES = 400
 
 @dataclass(frozen=True)
 class WorldClass:
-    """One row: four ids into the tuples above, and whether the texture's period is at the Nyquist limit."""
+    """One row: four ids into the tuples above, and whether its texture belongs to a pair of twins."""
 
     shape: int
     texture: int

@@ -20,7 +20,7 @@ OBJECT_COLUMNS = 20
 SETTING_COLUMNS = 19
 CLUTTER_BEHIND, COPIES, CLUTTER_BEFORE = 5, 5, 1
 OBJECTS = CLUTTER_BEHIND + COPIES + CLUTTER_BEFORE
-STRAY = 0.2   # share of images in any palette, so that palette is a hint and no proof
+STRAY = 0.15   # share of images in any palette, so that palette is a hint and no proof
 # hue range of the first and of the second colour (turns), saturation range
 PALETTE_HUES = np.array([
     [-0.03, 0.05, 0.08, 0.15, 0.65, 1.00],   # warm: red with orange and yellow
@@ -118,7 +118,7 @@ def _copies(draws: Draws, layout: np.ndarray) -> tuple[np.ndarray, ...]:
 def draw_scenes(seed: int, stream: str, split: str, classes: np.ndarray, index: np.ndarray, num_classes: int,
                 detail: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """classes, index i64 [n] -> objects f32 [n, OBJECTS, OBJECT_COLUMNS], settings f32 [n, SETTING_COLUMNS],
-    sensor seeds u32 [n]. `detail` is the side in pixels of the small image: periods lie near its Nyquist limit."""
+    sensor seeds u32 [n]. `detail` is the side in pixels of the small image: periods lie beyond its Nyquist limit."""
     table = class_table(num_classes)
     rows = np.array([[c.shape, c.texture, c.palette, c.layout, c.fine] for c in table])[classes]
     draws, n = Draws(seed, stream, split, classes, index), len(classes)
@@ -139,7 +139,7 @@ def _draw_main(draws: Draws, copies: np.ndarray, rows: np.ndarray, detail: int) 
     strays = draws.uniform() < STRAY
     first, second = _colours(draws, np.where(strays, draws.below(len(PALETTE_HUES)), rows[:, 2]))
     fine = rows[:, 4] > 0
-    period = np.where(fine, draws.uniform(2.2, 2.5), draws.uniform(2.4, 3.6)) / detail
+    period = np.where(fine, draws.uniform(1.4, 1.6), draws.uniform(1.3, 2.0)) / detail
     angle, stretch = draws.uniform(-1.0, 1.0), draws.uniform(0.8, 1.25)
     for k in range(COPIES):
         o = copies[:, k]
@@ -182,7 +182,7 @@ def _draw_settings(draws: Draws) -> np.ndarray:
     s[:, TILT_COS], s[:, TILT_SIN] = np.cos(tilt), np.sin(tilt)
     light = draws.uniform(0, 2 * np.pi)
     s[:, LIGHT_X], s[:, LIGHT_Y] = np.cos(light), np.sin(light)
-    s[:, GAIN], s[:, HAZE] = draws.uniform(0.55, 1.12), draws.uniform(0.0, 0.6)
+    s[:, GAIN], s[:, HAZE] = draws.uniform(0.65, 1.12), draws.uniform(0.0, 0.3)
     s[:, CAST_RED:CAST_RED + 3] = draws.uniform(0.88, 1.12, 3)
     s[:, SENSOR] = draws.uniform(0.01, 0.035)
     return s
