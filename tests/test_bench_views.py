@@ -1,16 +1,19 @@
-"""bench views: a real short run, what it writes, and a dump that someone else can check."""
+"""bench views and loaders: real short runs, what they write, and a dump and a digest that others can check."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from fastres.bench import __main__ as bench
-from fastres.bench import harness, output, views
+from fastres.bench import harness, loaders, output, views
 from fastres.bench.harness import Contender
-from fastres.errors import MachineError, UsageError
+from fastres.data.manifest import ClassInfo, Manifest, digest_of_classes, digest_of_files, save_manifest, sha256_of
+from fastres.errors import DataError, MachineError, UsageError
 from fastres.geometry import Geometry
+from fastres.views.draw import epoch_order
 
 
 def test_a_short_run_prints_a_table_and_writes_its_record(tmp_path, capfd):
@@ -117,3 +120,54 @@ def test_a_tables_numbers_are_the_rows():
     }  # fmt: skip
     assert "| **us float32** | 2,000 | 2,000–2,000 | 2.00 | 50% |  |" in output.table(result)
     assert "kornia left out: why" in output.table(result)
+
+
+@pytest.fixture
+def packed(tmp_path) -> Path:
+    """21 random images of 16 px in two classes, as the packer leaves them."""
+    folder, rng = tmp_path / "packed", np.random.default_rng(0)
+    folder.mkdir()
+    np.save(folder / "train.images.npy", rng.integers(0, 256, (21, 16, 16, 3), dtype=np.uint8))
+    np.save(folder / "train.labels.npy", rng.integers(0, 2, 21))
+    names = ("train.images.npy", "train.labels.npy")
+    files = {name: {"bytes": (folder / name).stat().st_size, "sha256": sha256_of(folder / name)} for name in names}
+    manifest = Manifest(
+        side=16, classes=(ClassInfo("n1", "one"), ClassInfo("n2", "two")), files=files, data_digest=digest_of_files(files), source={},
+        splits={"train": {"count": 21, "labelled": True}}, class_digest=digest_of_classes(["n1", "n2"]), versions={},
+    )  # fmt: skip
+    save_manifest(folder, manifest)
+    return folder
+
+
+@pytest.mark.parametrize("batch", ["1", "4", "64"])
+def test_the_digest_is_of_ids_labels_and_pixels_in_the_epochs_order(packed, batch, capsys):
+    assert bench.main(["loaders", "--data", str(packed), "--digest", "--batch", batch, "--device", "cpu"]) == 0
+    first, last = capsys.readouterr().out.splitlines()
+    assert first.startswith("resident: ") and first.endswith("img/s, N = 21")
+    ids = epoch_order(21, seed=0, stage=0, epoch=1)
+    images, labels = np.load(packed / "train.images.npy"), np.load(packed / "train.labels.npy")
+    parts = [ids, labels[ids], images[ids]]
+    assert last == loaders.digest_of(parts)
+    for damaged in range(3):
+        changed = [part.copy() for part in parts]
+        changed[damaged].flat[-1] ^= 1
+        assert last != loaders.digest_of(changed)
+
+
+def test_a_loaders_epoch_is_timed_and_recorded(packed, tmp_path, capfd):
+    code = bench.main(
+        ["loaders", "--data", str(packed), "--batch", "8", "--rounds", "1", "--only", "torchvision v2", "--device",
+         "cpu", "--json", str(tmp_path / "l.json")]
+    )  # fmt: skip
+    assert code == 0 and "**fastres resident float32**" in capfd.readouterr().out
+    result = json.loads((tmp_path / "l.json").read_text())
+    assert result["images"] == 21 and result["side"] == 16
+    assert {row["name"] for row in result["rows"] if not row["ours"]} == {"torchvision v2"}
+    assert "A: upscaled by 4: fastres resident float32 / torchvision v2" in result["ratios"]
+
+
+def test_loaders_refuse_what_is_not_there(tmp_path):
+    with pytest.raises(UsageError, match="expected one of resident"):
+        bench.main(["loaders", "--engine", "residents"])
+    with pytest.raises(DataError):
+        bench.main(["loaders", "--data", str(tmp_path)])

@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import numpy as np
 import torch
 
 from fastres import views
@@ -68,17 +69,24 @@ def digest(args) -> int:
         raise UsageError("--digest reads through one engine: name it with --engine")
     manifest, device = load_manifest(args.data), torch.device(args.device)
     data = ENGINES[args.engine[0]](args.data, manifest, args.split, device)
-    found, count, waited, start = hashlib.sha256(), 0, 0.0, time.perf_counter()
+    delivered, count, waited, start = [], 0, 0.0, time.perf_counter()
     for batch in data.batches(epoch_order(len(data), seed=0, stage=0, epoch=1), args.batch):
         pixels = batch.images[batch.rows].cpu()
         waited += time.perf_counter() - start
-        for part in (batch.ids.cpu(), batch.labels.cpu(), pixels):
-            found.update(part.contiguous().numpy())
+        delivered.append((batch.ids.cpu().numpy(), batch.labels.cpu().numpy(), pixels.numpy()))
         count += len(batch.ids)
         start = time.perf_counter()
     print(f"{args.engine[0]}: {count / waited:,.0f} img/s, N = {count}")
-    print(found.hexdigest())
+    print(digest_of([np.concatenate(parts) for parts in zip(*delivered)]))
     return 0
+
+
+def digest_of(arrays: list[np.ndarray]) -> str:
+    """sha256 over ids i64 [N], labels i64 [N] and pixels u8 [N, S, S, 3], one after the other, in delivery order."""
+    found = hashlib.sha256()
+    for array in arrays:
+        found.update(np.ascontiguousarray(array))
+    return found.hexdigest()
 
 
 def measure(args) -> dict:

@@ -15,7 +15,7 @@ from numba.extending import overload
 
 from fastres.views.numba_chance import compiled
 
-TURNED_ROWS, TURNED_COLUMNS = 8, 16
+TURNED_COLUMNS = 16
 
 
 def _store(out, at, value):
@@ -40,6 +40,12 @@ def _store_for(out, at, value):
 
 
 @compiled
+def _mix(r, g, b, m0, m1, m2, shift, out):
+    for y in range(out.shape[0]):
+        out[y] = m0 * r[y] + m1 * g[y] + m2 * b[y] + shift
+
+
+@compiled
 def _colour_columns(image, start, stop, affine, lifted, out):
     """Columns start .. stop - 1 of the image, coloured, into out f32 [S, 3S]: red of all rows, green, then blue."""
     side = image.shape[0]
@@ -51,11 +57,10 @@ def _colour_columns(image, start, stop, affine, lifted, out):
             g[y] = image[y, x, 1]
         for y in range(side):
             b[y] = image[y, x, 2]
-        for c in range(3):
-            plane = out[x][c * side : (c + 1) * side]
-            m0, m1, m2, shift = affine[c, 0], affine[c, 1], affine[c, 2], affine[c, 3]
-            for y in range(side):
-                plane[y] = m0 * r[y] + m1 * g[y] + m2 * b[y] + shift
+        line = out[x]
+        _mix(r, g, b, affine[0, 0], affine[0, 1], affine[0, 2], affine[0, 3], line[:side])
+        _mix(r, g, b, affine[1, 0], affine[1, 1], affine[1, 2], affine[1, 3], line[side : 2 * side])
+        _mix(r, g, b, affine[2, 0], affine[2, 1], affine[2, 2], affine[2, 3], line[2 * side :])
 
 
 @compiled
@@ -99,19 +104,25 @@ def _combine_range(lines, start, table, at, step, low, high, partial, out):
 
 
 @compiled
-def _turn(columns, start, count, channels, out):
-    """Rows start .. of `columns` f32 [W, 3S] into out f32 [S, channels * W]; a fourth channel stays as it is."""
-    side, width = out.shape[0], count
-    stop = min(start + TURNED_ROWS, side)
-    for x in range(0, width, TURNED_COLUMNS):  # small blocks: a strided read stays in the first-level cache
-        block = columns[x : min(x + TURNED_COLUMNS, width)]
-        for y in range(start, stop):
-            line = out[y][channels * x :]
-            for p in range(block.shape[0]):
-                line[channels * p] = block[p, y]
-                line[channels * p + 1] = block[p, side + y]
-                line[channels * p + 2] = block[p, 2 * side + y]
-    return stop
+def _turn(block, count, channels, start, out):
+    """Columns block f32 [count, 3S] into out f32 [S, channels * W] from column `start` on; a fourth channel stays."""
+    side = out.shape[0]
+    for y in range(side):
+        line = out[y][channels * start : channels * (start + count)]
+        for x in range(count):
+            line[channels * x] = block[x, y]
+            line[channels * x + 1] = block[x, side + y]
+            line[channels * x + 2] = block[x, 2 * side + y]
+
+
+@compiled
+def _across(coloured, table, at, step, width, channels, partial, columns, turned):
+    """The horizontal pass: `width` columns from at + step * x of the table, turned into rows. A few at a time, so
+    that the strided reads of turning stay in the first-level cache."""
+    for x in range(0, width, TURNED_COLUMNS):
+        count = min(TURNED_COLUMNS, width - x)
+        _combine_range(coloured, 0, table, at + step * x, step, 0, count, partial, columns)
+        _turn(columns, count, channels, x, turned)
 
 
 @compiled
@@ -152,14 +163,8 @@ def train_range(images, rows, places, affines, table, scratch, out):
             continue
         _colour_columns(image, first[left], first[left + crop - 1] + taps, affine, lifted, coloured)
         at, step = (left + crop - 1, -1) if flip else (left, 1)
-        _combine_range(coloured, 0, table, at, step, 0, crop, partial, columns)
-        ready, done = first[top] // TURNED_ROWS * TURNED_ROWS, 0
-        while done < crop:
-            ready = _turn(columns, ready, crop, channels, turned)
-            low = done
-            while done < crop and first[top + done] + taps <= ready:
-                done += 1
-            _combine_range(turned, 0, table, top, 1, low, done, partial, out[b])
+        _across(coloured, table, at, step, crop, channels, partial, columns, turned)
+        _combine_range(turned, 0, table, top, 1, 0, crop, partial, out[b])
 
 
 @compiled
@@ -185,9 +190,7 @@ def test_range(images, rows, groups, views, tables, affine, scratch, out):
             table = firsts[groups[g, 0]], weights[groups[g, 0]]
             mirrored, low, width = groups[g, 1], groups[g, 2], groups[g, 3]
             at, step = (low + width - 1, -1) if mirrored else (low, 1)
-            _combine_range(coloured, 0, table, at, step, 0, width, partial, columns)
-            for y in range(0, side if width else 0, TURNED_ROWS):
-                _turn(columns, y, width, channels, turned)
+            _across(coloured, table, at, step, width, channels, partial, columns, turned)
             for v in range(count):
                 if views[v, 0] != g:
                     continue

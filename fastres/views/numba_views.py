@@ -156,9 +156,9 @@ def _scratch(side: int, width: int, channels: int) -> tuple:
     key = side, width, channels
     if key not in memory:
         decide = np.empty(3 * side, np.float32), np.empty(3), np.empty(6), np.empty((3, 4))
-        shapes = (3, side), (side, 3 * side), (width, 3 * side), (side, channels * width)
+        shapes = (3, side), (side, 3 * side), (numba_kernels.TURNED_COLUMNS, 3 * side), (side, channels * width)
         partial = np.empty(max(3 * side, channels * width), np.float32)
-        memory[key] = decide, (*(np.zeros(shape, np.float32) for shape in shapes), partial)
+        memory[key] = decide, (*(torch.zeros(shape).numpy() for shape in shapes), partial)  # aligned to 64 bytes
     return memory[key]
 
 
