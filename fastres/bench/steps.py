@@ -5,11 +5,8 @@ views inside the step, which is more work. Sizes are Tiny ImageNet's on a GPU an
 otherwise; weights are fresh, which costs the same as trained ones.
 """
 
-import argparse
-import json
 import sys
 from functools import partial
-from pathlib import Path
 
 import torch
 
@@ -29,7 +26,7 @@ CLASSES = 200
 
 
 def main(argv: list[str] | None = None) -> int:
-    """`python -m fastres.bench steps`: measure in a process of its own, then print, --json, --record."""
+    """`python -m fastres.bench steps`: measure, then print, --json, --record."""
     p = harness.options(__doc__, "steps")
     p.set_defaults(batch=None)
     p.add_argument("--arch", default="resnet18")
@@ -39,13 +36,10 @@ def main(argv: list[str] | None = None) -> int:
     p.add_argument("--stages", default="fc,conv1,full,full-small", help="which kinds, comma-separated")
     p.add_argument("--compiled", action="store_true", help="also compiled ones (always on a GPU)")
     p.add_argument("--seconds", type=float, default=1.0, help="length of one contender's turn")
-    p.add_argument("--result", type=Path, help=argparse.SUPPRESS)
     args = p.parse_args(argv)
-    if args.result:
-        args.result.write_text(json.dumps(measure(args)))
-        return 0
-    argv = sys.argv[2:] if argv is None else argv
-    output.publish("steps", harness.in_tuned_process("fastres.bench.steps", argv), argv, args)
+    # In this process, without the malloc settings that suit loaders: backward runs in a thread of its own, whose arena
+    # cannot hold their 200 MB of padding, and every buffer is then mapped anew (20 img/s instead of hundreds, for all).
+    output.publish("steps", measure(args), sys.argv[2:] if argv is None else argv, args)
     return 0
 
 
@@ -93,7 +87,8 @@ class _Data:
         count, side, device = BATCHES * batch, geometry.side, precision.device
         pixels = torch.randint(0, 256, (count, side, side, 3), dtype=torch.uint8, generator=generator)
         self.images, self.batch = pixels.to(device), batch
-        labels, ids = torch.randint(0, CLASSES, (count,), generator=generator).to(device), torch.arange(count).to(device)
+        labels = torch.randint(0, CLASSES, (count,), generator=generator).to(device)
+        ids = torch.arange(count, device=device)
         self.plan = views.TrainPlan(
             geometry=geometry, settings=ViewSettings(), seed=0, stage=0, epoch=1, dtype=precision.dtype
         )
@@ -148,7 +143,3 @@ def _contenders(mode, architecture, stage, data: _Data, precision: Precision, co
     if compiled:
         found.append(peer("torchvision compiled", partial(loop, compiled=True, no_grad=head_only)))
     return [*found, peer("timm", step_peers.timm_loop), peer("Lightning Fabric", step_peers.lightning_loop)]
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,0 +1,163 @@
+"""A whole schedule from a cold start, one process a seed: wall time, where it went, img/s per stage, final errors.
+
+    python -m fastres.bench run --schedule demo --data packed-small-world --seeds 3 --record runs/
+
+With --record a dated folder holds the raw summaries, the table, a chart and the pictures of the first seed, and
+results.csv gets one row a seed.
+"""
+
+import argparse
+import csv
+import json
+import re
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+
+from fastres.bench import harness
+from fastres.errors import MachineError, UsageError
+from fastres.track.console import say, table
+
+COLUMNS = (
+    "date", "commit", "schedule", "engine", "seed", "device", "precision", "torch", "triton", "train_s", "cold_s",
+    "eval_s", "img_per_s",
+    *(f"{k}_err_{m}" for m in ("full", "centre", "10-crop", "12-crop") for k in ("top1", "top5")),
+)  # fmt: skip
+
+
+def main(argv: list[str] | None = None) -> int:
+    """`python -m fastres.bench run`: train, then print, --json, --record."""
+    p = argparse.ArgumentParser(
+        prog="python -m fastres.bench run", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    p.add_argument("--schedule", default="paper", metavar="NAME|FILE.py")
+    p.add_argument("--data", type=Path, default=Path("packed"), metavar="DIR")
+    p.add_argument("--seeds", type=int, default=1, metavar="N", help="seeds 0 to N-1 (default 1)")
+    p.add_argument("--device", default="auto")
+    p.add_argument("--precision", default="auto")
+    p.add_argument("--set", action="append", default=[], metavar="A.B=C", help="passed on to train")
+    p.add_argument("--weights", metavar="FILE", help="passed on to train")
+    p.add_argument("--json", type=Path, metavar="FILE", help="write {machine, rows, ratios} here")
+    p.add_argument("--record", type=Path, metavar="DIR", help="write a dated folder and rows of results.csv here")
+    args = p.parse_args(argv)
+    if args.seeds < 1:
+        raise UsageError(f"--seeds {args.seeds}: expected 1 or more")
+    with tempfile.TemporaryDirectory() as scratch:
+        folders = [Path(scratch) / f"seed{seed}" for seed in range(args.seeds)]
+        summaries = [_train(args, seed, folder) for seed, folder in enumerate(folders)]
+        command = ["python", "-m", "fastres.bench", "run", *(sys.argv[2:] if argv is None else argv)]
+        device = torch.device("cuda" if torch.cuda.is_available() and args.device != "cpu" else "cpu")
+        result = {"command": " ".join(command), "machine": harness.machine(device), "rows": summaries, "ratios": {}}
+        text = as_table(result)
+        print(text)
+        if args.json:
+            args.json.write_text(json.dumps(result, indent=1) + "\n")
+        if args.record:
+            _record(args, result, text, folders[0])
+    return 0
+
+
+def _train(args, seed: int, folder: Path) -> dict:
+    """One run in a process of its own; its summary and the wall time of everything, imports included."""
+    say(f"{args.schedule}, seed {seed}")
+    command = [
+        sys.executable, "-m", "fastres.train", "--schedule", args.schedule, "--data", str(args.data), "--run-dir",
+        str(folder), "--seed", str(seed), "--device", args.device, "--precision", args.precision, "--wandb", "off",
+        "--json", *(f"--set={setting}" for setting in args.set), *(["--weights", args.weights] if args.weights else []),
+    ]  # fmt: skip
+    started = time.perf_counter()
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+    if done.returncode:
+        raise MachineError(f"the run of seed {seed} ended with exit code {done.returncode}: see its message above")
+    summary = json.loads(done.stdout.splitlines()[-1])
+    return {**summary, "engine": "resident", "cold_s": time.perf_counter() - started}
+
+
+def as_table(result: dict) -> str:
+    """Stages and errors of every seed, and where the wall time went, as markdown-free text."""
+    rows, shares = [], []
+    for summary in result["rows"]:
+        errors = summary["errors"]["expsum"]
+        rows.append([summary["seed"], *(errors[m]["top1"] for m in errors), errors["12-crop"]["top5"],
+                     summary["train_s"], summary["cold_s"]])  # fmt: skip
+        spent = [summary[name] for name in ("train_s", "val_s", "eval_s", "checkpoint_s")]
+        rest = summary["cold_s"] - sum(spent)
+        shares.append([summary["seed"], *(100 * part / summary["cold_s"] for part in (*spent, rest))])
+    methods = [f"top-1 {m}" for m in result["rows"][0]["errors"]["expsum"]]
+    stages = [[s["name"], s["epochs"], s["train_s"], round(s["img_per_s"]), s["val_top1_err"]]
+              for s in result["rows"][0]["stages"]]  # fmt: skip
+    return "\n\n".join([
+        table(stages, ["stage, seed 0", "epochs", "train s", "img/s", "val top-1 err %"]),
+        table(rows, ["seed", *methods, "top-5 12-crop", "train s", "cold s"]),
+        table(shares, ["% of cold wall", "training", "validation", "12-crop", "checkpoints", "start, data, pictures"]),
+    ])  # fmt: skip
+
+
+def _record(args, result: dict, text: str, first: Path) -> None:
+    machine, name = result["machine"], result["rows"][0]["schedule"]
+    where = machine["gpu"] or f"{machine['processor']} {machine['cores']} cores"
+    slug = re.sub(r"[^a-z0-9]+", "-", where.lower()).strip("-")
+    folder = args.record / f"{machine['date']}_{name}_{slug}"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "run.json").write_text(json.dumps(result, indent=1) + "\n")
+    (folder / "table.md").write_text(f"`{result['command']}`\n\n```\n{text}\n```\n")
+    for picture in sorted((first / "pictures").glob("*.png")):
+        shutil.copy(picture, folder / picture.name)
+    add_rows(args.record / "results.csv", result)
+    print(f"recorded in {folder}")
+
+
+def add_rows(path: Path, result: dict) -> None:
+    """Append one row a seed to results.csv, with its header where it is new."""
+    machine, new = result["machine"], not path.exists()
+    with path.open("a", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS, extrasaction="ignore", lineterminator="\n")
+        if new:
+            writer.writeheader()
+        for summary in result["rows"]:
+            images = sum(stage["img_per_s"] * stage["train_s"] for stage in summary["stages"])
+            errors = {
+                f"{k}_err_{method}": round(figures[k], 3)
+                for method, figures in summary["errors"]["expsum"].items()
+                for k in ("top1", "top5")
+            }
+            writer.writerow({
+                **{column: summary.get(column) for column in COLUMNS}, **errors, "date": machine["date"],
+                "commit": machine["commit"], "triton": machine["libraries"]["triton"],
+                "img_per_s": round(images / summary["train_s"]),
+                **{name: round(summary[name], 1) for name in ("train_s", "cold_s", "eval_s")},
+            })  # fmt: skip
+
+
+def readme_table(path: Path) -> str:
+    """The README's results: one markdown row a schedule, machine, precision and commit; mean and spread over seeds."""
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    groups: dict[tuple, list[dict]] = {}
+    for row in rows:
+        groups.setdefault(tuple(row[k] for k in ("date", "commit", "schedule", "device", "precision")), []).append(row)
+    lines = [
+        "| schedule | machine | seeds | val top-1 err %, 12-crop | centre | top-5 12-crop | train s | cold s | img/s |",
+        "|---|---|---:|---:|---:|---:|---:|---:|---:|",
+    ]
+    for (date, commit, schedule, device, precision), group in groups.items():
+        cells = [_spread(group, column) for column in ("top1_err_12-crop", "top1_err_centre", "top5_err_12-crop")]
+        cells += [f"{_mean(group, column):,.0f}" for column in ("train_s", "cold_s", "img_per_s")]
+        where = f"{device}, {precision}, {date}, {commit}"
+        lines.append(f"| `{schedule}` | {where} | {len(group)} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _mean(group: list[dict], column: str) -> float:
+    return statistics.mean(float(row[column]) for row in group)
+
+
+def _spread(group: list[dict], column: str) -> str:
+    spread = statistics.stdev(float(row[column]) for row in group) if len(group) > 1 else None
+    return f"{_mean(group, column):.1f}" + ("" if spread is None else f" ± {spread:.1f}")

@@ -1,0 +1,185 @@
+"""What this machine has and lacks for fastres, on one screen, with the one-line remedy for each gap.
+
+    python -m fastres.doctor [--data packed] [--json]
+"""
+
+import argparse
+import importlib.metadata
+import importlib.util
+import json
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from fastres.errors import FastresError, run_command
+
+GB = 1e9
+NEEDED_MEMORY_GB = 6  # training set, its views and a ResNet-18's activations
+NEEDED_DISK_GB = 4  # the zip and all packed formats
+NEEDED_SHM_GB = 1  # DataLoader workers and DALI pass batches through it
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the screen. `state`: ok, gap (something works less well) or fault (the main job cannot run)."""
+
+    what: str
+    state: str
+    found: str
+    remedy: str = ""
+
+
+def examine(packed: Path) -> list[Finding]:
+    """Every check, in the order of the screen; none of them raises."""
+    checks: list[Callable[[], Finding]] = [
+        _python, _torch, _torchvision, _gpu, _triton, _numba,
+        lambda: _optional("ffcv", "pip install --no-build-isolation 'ffcv>=1.0.2' after the packages README names"),
+        lambda: _optional("nvidia-dali-cuda130", "pip install nvidia-dali-cuda130", module="nvidia.dali"),
+        _apex, _wandb, _memory, lambda: _disk(packed), _shared_memory, lambda: _packed(packed),
+    ]  # fmt: skip
+    return [check() for check in checks]
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _at_least(version: str, wanted: tuple[int, int]) -> bool:
+    return tuple(int(part) for part in version.split("+")[0].split(".")[:2]) >= wanted
+
+
+def _python() -> Finding:
+    good = sys.version_info >= (3, 11) and sys.platform == "linux"
+    found = f"{platform.python_version()} on {platform.system()}"
+    return Finding("Python", "ok" if good else "fault", found, "" if good else "use Python 3.11 or newer on Linux")
+
+
+def _torch() -> Finding:
+    version = _version("torch")
+    if version is None or not _at_least(version, (2, 11)):
+        return Finding("torch", "fault", version or "not installed", "pip install 'torch>=2.11' torchvision")
+    return Finding("torch", "ok", version)
+
+
+def _torchvision() -> Finding:
+    try:
+        import torchvision
+    except Exception as error:  # a wheel for another torch fails in many ways
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        return Finding("torchvision", "fault", reason, "pip install --force-reinstall torch torchvision")
+    return Finding("torchvision", "ok", torchvision.__version__)
+
+
+def _gpu() -> Finding:
+    if importlib.util.find_spec("torch") is None:
+        return Finding("GPU", "gap", "unknown without torch", "install torch first")
+    import torch
+
+    if not torch.cuda.is_available():
+        return Finding("GPU", "gap", "none visible to torch", "the CPU is used; else check nvidia-smi and the driver")
+    name, memory = torch.cuda.get_device_name(), torch.cuda.get_device_properties(0).total_memory / GB
+    return Finding("GPU", "ok", f"{torch.cuda.device_count()} x {name}, {memory:.0f} GB, CUDA {torch.version.cuda}")
+
+
+def _triton() -> Finding:
+    return _optional("triton", "comes with torch's CUDA build: pip install torch")
+
+
+def _numba() -> Finding:
+    version = _version("numba")
+    if version is None:
+        return Finding("numba", "fault", "not installed", "pip install numba")
+    return Finding("numba", "ok", version)
+
+
+def _optional(package: str, remedy: str, module: str | None = None) -> Finding:
+    version = _version(package)
+    if version is None:
+        return Finding(module or package, "gap", "not installed (optional)", remedy)
+    return Finding(module or package, "ok", version)
+
+
+def _apex() -> Finding:
+    if importlib.util.find_spec("apex") is None:
+        return Finding("apex", "gap", "not installed (optional)", "build NVIDIA/apex from source; PyPI has another")
+    ours = importlib.util.find_spec("apex.optimizers") is not None
+    return Finding("apex", "ok" if ours else "gap", "found" if ours else "another package of that name",
+                   "" if ours else "pip uninstall apex, then build NVIDIA/apex from source")  # fmt: skip
+
+
+def _wandb() -> Finding:
+    version = _version("wandb")
+    if version is None:
+        return Finding("W&B", "gap", "not installed", "pip install wandb; run folders hold everything anyway")
+    from fastres.track.wandb import has_login
+
+    if has_login():
+        return Finding("W&B", "ok", f"{version}, logged in")
+    return Finding("W&B", "gap", f"{version}, no login: runs are mirrored offline", "wandb login")
+
+
+def _memory() -> Finding:
+    pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / GB
+    enough = pages >= NEEDED_MEMORY_GB
+    return Finding("memory", "ok" if enough else "gap", f"{pages:.0f} GB, {os.cpu_count()} cores",
+                   "" if enough else f"{NEEDED_MEMORY_GB} GB is comfortable; lower --set batch_size=...")  # fmt: skip
+
+
+def _disk(packed: Path) -> Finding:
+    at = packed if packed.exists() else Path(".")
+    free = shutil.disk_usage(at).free / GB
+    enough = free >= NEEDED_DISK_GB
+    return Finding("disk", "ok" if enough else "gap", f"{free:.0f} GB free at {at}",
+                   "" if enough else f"free {NEEDED_DISK_GB} GB, or pack with --out elsewhere")  # fmt: skip
+
+
+def _shared_memory() -> Finding:
+    try:
+        size = shutil.disk_usage("/dev/shm").total / GB
+    except OSError:
+        return Finding("/dev/shm", "gap", "absent", "in a container: --shm-size=1g")
+    enough = size >= NEEDED_SHM_GB
+    remedy = "" if enough else "in a container: --shm-size=1g"
+    return Finding("/dev/shm", "ok" if enough else "gap", f"{size:.1f} GB", remedy)
+
+
+def _packed(packed: Path) -> Finding:
+    from fastres.data.manifest import check_sizes, load_manifest
+
+    if not packed.exists():
+        return Finding("packed data", "gap", f"no {packed}", "python preprocess/pack.py")
+    try:
+        manifest = load_manifest(packed)
+        check_sizes(packed, manifest)
+    except FastresError as error:
+        return Finding("packed data", "fault", str(error), f"python preprocess/pack.py --out {packed}")
+    counts = ", ".join(f"{name} {manifest.count(name):,}" for name in manifest.splits)
+    return Finding("packed data", "ok", f"{packed}: {manifest.num_classes} classes of {manifest.side} px; {counts}")
+
+
+def main(argv: list[str] | None = None) -> int:
+    p = argparse.ArgumentParser(
+        prog="python -m fastres.doctor", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    p.add_argument("--data", type=Path, default=Path("packed"), metavar="DIR", help="packed folder to look at")
+    p.add_argument("--json", action="store_true", help="print one JSON object")
+    args = p.parse_args(argv)
+    findings = examine(args.data)
+    if args.json:
+        print(json.dumps({"findings": [asdict(finding) for finding in findings]}))
+    else:
+        for finding in findings:
+            remedy = f"  -> {finding.remedy}" if finding.remedy else ""
+            print(f"{finding.state:6}{finding.what:14}{finding.found}{remedy}")
+    return 4 if any(finding.state == "fault" for finding in findings) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main))

@@ -1,0 +1,44 @@
+"""The doctor tells what is there, what is missing and what to type, and its exit code says whether training can run."""
+
+import json
+import shutil
+
+from fastres import doctor
+
+
+def run(packed, capsys, *extra):
+    code = doctor.main(["--data", str(packed), "--json", *extra])
+    return code, {f["what"]: f for f in json.loads(capsys.readouterr().out)["findings"]}
+
+
+def test_a_sound_machine_and_data(packed, capsys):
+    code, findings = run(packed, capsys)
+    assert code == 0
+    assert findings["packed data"]["state"] == "ok" and "train 40, val 20, test 6" in findings["packed data"]["found"]
+    assert all(findings[name]["state"] == "ok" for name in ("Python", "torch", "torchvision", "numba"))
+    assert all(f["remedy"] for f in findings.values() if f["state"] != "ok")
+
+
+def test_damaged_data_is_a_fault_and_absent_data_a_gap(packed, tmp_path, capsys):
+    folder = shutil.copytree(packed, tmp_path / "packed")
+    (folder / "train.images.npy").write_bytes(b"short")
+    code, findings = run(folder, capsys)
+    assert code == 4 and findings["packed data"]["state"] == "fault"
+    assert "train.images.npy" in findings["packed data"]["found"]
+    code, findings = run(tmp_path / "none", capsys)
+    assert code == 0 and findings["packed data"]["remedy"] == "python preprocess/pack.py"
+
+
+def test_missing_wandb_and_old_torch(packed, capsys, monkeypatch):
+    versions = {"torch": "2.9.1", "wandb": None, "numba": "0.68.1"}
+    monkeypatch.setattr(doctor, "_version", lambda package: versions.get(package))
+    code, findings = run(packed, capsys)
+    assert code == 4 and findings["torch"]["state"] == "fault" and "torch>=2.11" in findings["torch"]["remedy"]
+    assert findings["W&B"]["state"] == "gap" and "pip install wandb" in findings["W&B"]["remedy"]
+    assert findings["ffcv"]["state"] == "gap"
+
+
+def test_screen_has_a_line_for_each(packed, capsys):
+    assert doctor.main(["--data", str(packed)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 14 and all(line.startswith(("ok", "gap")) for line in lines)
