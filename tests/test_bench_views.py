@@ -132,8 +132,9 @@ def packed(tmp_path) -> Path:
     names = ("train.images.npy", "train.labels.npy")
     files = {name: {"bytes": (folder / name).stat().st_size, "sha256": sha256_of(folder / name)} for name in names}
     manifest = Manifest(
-        side=16, classes=(ClassInfo("n1", "one"), ClassInfo("n2", "two")), files=files, data_digest=digest_of_files(files), source={},
-        splits={"train": {"count": 21, "labelled": True}}, class_digest=digest_of_classes(["n1", "n2"]), versions={},
+        side=16, classes=(ClassInfo("n1", "one"), ClassInfo("n2", "two")), files=files,
+        data_digest=digest_of_files(files), class_digest=digest_of_classes(["n1", "n2"]), source={},
+        splits={"train": {"count": 21, "labelled": True}}, versions={},
     )  # fmt: skip
     save_manifest(folder, manifest)
     return folder

@@ -162,7 +162,7 @@ PEERS = (  # name, what is not equal, maker
     ("torchvision PIL", peers.CLAMPS + ", rounds to bytes", peer_loaders.torchvision_pil),
     ("torchvision v2", _BATCHED + peers.CLAMPS, peer_loaders.torchvision_tensors),
     ("kornia", peers.CLAMPS, peer_loaders.kornia_tensors),
-    ("FFCV + torchvision v2", _BATCHED + peers.CLAMPS, peer_loaders.ffcv),
+    ("FFCV raw + v2", _BATCHED + peers.CLAMPS, peer_loaders.ffcv),
     ("DALI", "no lighting, contrast around 0.5, fixed order; " + peers.CLAMPS, peer_loaders.dali),
 )
 
