@@ -10,10 +10,9 @@ def table(result: dict) -> str:
     """Markdown, readable on a terminal as it is."""
     machine, lines = result["machine"], []
     where = machine["gpu"] or f"{machine['processor']}, {machine['cores']} cores"
-    bandwidth = result.get("write_bandwidth_gb_per_s")
     lines.append(f"{where}, {machine['threads']} threads, torch {machine['libraries']['torch']}, {machine['date']}")
-    if bandwidth:
-        lines.append(f"write bandwidth {bandwidth:.1f} GB/s (a reused float32 buffer of a batch's size, filled)")
+    for mode, bandwidth in result.get("write_bandwidth_gb_per_s", {}).items():
+        lines.append(f"write bandwidth {bandwidth:.1f} GB/s, {mode} (a reused float32 buffer of a batch, filled)")
     for mode in dict.fromkeys(row["mode"] for row in result["rows"]):
         lines += ["", f"| {mode} | img/s | range | output GB/s | of write bandwidth | not equal |"]
         lines += ["|---|---:|---:|---:|---:|---|"]

@@ -60,7 +60,7 @@ def measure(args) -> dict:
     pixels = rng.integers(0, 256, (args.images, SIDE, SIDE, 3), dtype=np.uint8)
     images = torch.from_numpy(pixels).to(device)
     order = torch.from_numpy(rng.permutation(args.images)).to(device)
-    rows, skipped, pools, bandwidths = [], [], [], []
+    rows, skipped, pools, bandwidths = [], [], [], {}
     for mode, geometry in MODES.items():
         makers = _contenders(mode, geometry, images, order, args, pools)
         wanted = [(name, make) for name, make in makers if args.only in name or name in args.only]
@@ -69,14 +69,14 @@ def measure(args) -> dict:
         contenders = [c for c in contenders if args.only in c.name]
         fill = _fill(geometry, args.batch, device)
         harness.take_turns([*contenders, fill], args.rounds, args.seconds, device)
-        bandwidths.append(statistics.median(fill.rates) * fill.bytes_per_image)
-        rows += [harness.row(contender, bandwidths[-1]) for contender in contenders]
+        bandwidths[mode] = statistics.median(fill.rates) * fill.bytes_per_image
+        rows += [harness.row(contender, bandwidths[mode]) for contender in contenders]
         for pool in pools:
             pool.close()
         pools.clear()
     return {
         "machine": described, "batch": args.batch, "rounds": args.rounds, "rows": rows, "ratios": harness.ratios(rows),
-        "write_bandwidth_gb_per_s": round(max(bandwidths) / 1e9, 2), "skipped": list(dict.fromkeys(skipped)),
+        "write_bandwidth_gb_per_s": {mode: round(rate / 1e9, 2) for mode, rate in bandwidths.items()}, "skipped": list(dict.fromkeys(skipped)),
     }  # fmt: skip
 
 
