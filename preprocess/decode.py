@@ -1,48 +1,104 @@
 """From an image's bytes to checked RGB pixels, and what had to be converted on the way."""
 
+import hashlib
 import io
 from collections import Counter
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from fastres.errors import DataError, UsageError
+from preprocess.fast_decode import fast_decoder, plain_header
 from preprocess.tiny_imagenet import Record
 from preprocess.tree import Reader, Tree
 
 FORMATS = ("JPEG", "PNG", "BMP", "GIF")
 GRAYSCALE_MODES = ("1", "L", "LA")
 MODES = ("RGB", "RGBA", "CMYK", "YCbCr", "P", "PA", *GRAYSCALE_MODES)
+RESIZED = "resized"
 PROBES = 15  # images asked for their size before packing
 
 Kinds = tuple[str, ...]  # what set an image apart from an RGB JPEG: ("L",), ("PNG", "RGBA"), mostly ()
+PLAIN: tuple[Kinds, ...] = ((), ("L",))  # JPEGs that every decoder of JPEG turns into the same pixels
+
+
+class Recipe(NamedTuple):
+    """What every image becomes.
+
+    side    S, pixels
+    resize  whether an image of another size is brought to S x S or refused
+    files   whether the writers need an image file to each image's pixels
+    """
+
+    side: int
+    resize: bool = False
+    files: bool = False
+
+
+class Good(NamedTuple):
+    """What is known of an image besides its pixels.
+
+    kinds        see Kinds
+    fingerprint  128 bits over the pixels, to find duplicates
+    file         (ending, bytes) of a file that decodes to these pixels: the original JPEG where it is plain and was
+                 not resized, else a PNG; only where the recipe asks for files
+    """
+
+    kinds: Kinds
+    fingerprint: bytes
+    file: tuple[str, bytes] | None
 
 
 class BadImage(Exception):
     """These bytes are no image that can be packed; says why."""
 
 
-def decode(data: bytes, side: int) -> tuple[np.ndarray, Kinds]:
-    """u8 [side, side, 3] RGB and its kinds. Transparency is dropped; an animation gives its first frame.
+def decode(data: bytes, recipe: Recipe) -> tuple[np.ndarray, Kinds]:
+    """u8 [S, S, 3] RGB and its kinds. Transparency is dropped; an animation gives its first frame.
 
     The name's ending is not trusted: a PNG named .JPEG is read as what it is.
     """
+    header, fast = plain_header(data), fast_decoder()
+    if header and fast and header.width == header.height == recipe.side:
+        pixels = fast(data)
+        if pixels is not None:
+            return pixels, ("L",) if header.colours == 1 else ()
+    return _decode_any(data, recipe)
+
+
+def _decode_any(data: bytes, recipe: Recipe) -> tuple[np.ndarray, Kinds]:
+    """The same through Pillow, which knows every kind of file and why one is bad."""
     try:
         image = _open(data)
-        if image.size != (side, side):
-            raise BadImage(f"found {image.width}x{image.height} pixels, expected {side}x{side}")
+        fits = image.size == (recipe.side, recipe.side)
+        if not fits and not recipe.resize:
+            raise BadImage(f"found {image.width}x{image.height} pixels, expected {recipe.side}x{recipe.side}")
         if image.mode not in MODES:
             raise BadImage(f"found mode {image.mode}, expected one of {', '.join(MODES)}")
         image.load()
         kinds = tuple(sorted(k for k in (image.format, image.mode) if k not in ("JPEG", "RGB")))
         if image.mode == "P":  # by way of RGBA, which knows every kind of palette transparency
             image = image.convert("RGBA")
-        return np.asarray(image if image.mode == "RGB" else image.convert("RGB")), kinds
+        image = image if image.mode == "RGB" else image.convert("RGB")
+        if not fits:
+            image, kinds = fit(image, recipe.side), (*kinds, RESIZED)
+        return np.asarray(image), kinds
     except (BadImage, MemoryError):
         raise
     except Exception as error:  # Pillow's readers raise nearly anything on damaged bytes
         raise BadImage(f"cannot be decoded ({str(error) or type(error).__name__})") from None
+
+
+def fit(image: Image.Image, side: int) -> Image.Image:
+    """The centre square of an RGB image, its short side brought to `side`.
+
+    Shrinking averages over the area that each new pixel covers; enlarging is bicubic.
+    """
+    short = min(image.size)
+    left, top = (image.width - short) / 2, (image.height - short) / 2
+    method = Image.Resampling.BOX if short >= side else Image.Resampling.BICUBIC
+    return image.resize((side, side), method, box=(left, top, left + short, top + short))
 
 
 def _open(data: bytes) -> Image.Image:
@@ -55,21 +111,31 @@ def _open(data: bytes) -> Image.Image:
         raise BadImage(f"found {data[:12]!r} at its start, expected {', '.join(FORMATS)}") from None
 
 
-def decode_many(reader: Reader, locators: list[Any], side: int, pixels: np.ndarray) -> list[Kinds | str]:
-    """Decode into pixels u8 [n, side, side, 3]; for each image its kinds, or why it is bad (its row is then undefined).
+def decode_many(reader: Reader, locators: list[Any], recipe: Recipe, pixels: np.ndarray) -> list[Good | str]:
+    """Decode into pixels u8 [n, S, S, 3]; what else is known of each, or why it is bad (its row is then undefined).
 
     DataError from a damaged zip passes through: that is not one image's fault.
     """
-    results: list[Kinds | str] = []
+    results: list[Good | str] = []
     for row, locator in enumerate(locators):
         try:
-            pixels[row], kinds = decode(reader.read(locator), side)
-            results.append(kinds)
+            data = reader.read(locator)
+            pixels[row], kinds = decode(data, recipe)
+            file = None
+            if recipe.files:
+                file = ("jpg", data) if kinds in PLAIN else ("png", _as_png(pixels[row]))
+            results.append(Good(kinds, hashlib.blake2b(pixels[row], digest_size=16).digest(), file))
         except BadImage as bad:
             results.append(str(bad))
         except OSError as error:
             results.append(f"cannot be read ({error.strerror or error})")
     return results
+
+
+def _as_png(pixels: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG", compress_level=1)
+    return file.getvalue()
 
 
 def side_of(tree: Tree, records: list[Record]) -> int:
@@ -91,11 +157,11 @@ def side_of(tree: Tree, records: list[Record]) -> int:
     if width != height:
         raise DataError(
             f"{tree.name}: {records[0].path} and others: found {width}x{height} pixels, expected squares; "
-            "crop the images first"
+            "bring them to one size with --side S"
         )
     if width % 8:
         raise UsageError(
             f"{tree.name}: found images of {width}x{width} pixels, expected a side that is a multiple of 8 "
-            "(a crop is 7/8 of it); resize the images first"
+            "(a crop is 7/8 of it); bring them to one with --side S"
         )
     return width

@@ -24,7 +24,7 @@ if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from fastres.errors import DataError, MachineError
-from preprocess.decode import Kinds, decode_many
+from preprocess.decode import Good, Recipe, decode_many
 from preprocess.tiny_imagenet import Record
 from preprocess.tree import Reader, Tree
 
@@ -39,18 +39,19 @@ class Chunk:
     split: str
     records: list[Record]
     pixels: np.ndarray  # u8 [n, S, S, 3], valid until the next chunk
-    kinds: list[Kinds]
+    known: list[Good]
     bad: list[tuple[str, str]]
 
 
-def decode_all(tree: Tree, splits: dict[str, list[Record]], side: int, workers: int | None) -> Iterator[Chunk]:
+def decode_all(tree: Tree, splits: dict[str, list[Record]], recipe: Recipe, workers: int | None) -> Iterator[Chunk]:
     """Every record of every split, in order. workers: None for as many as the cores and the work justify."""
-    step = max(1, CHUNK_BYTES // (3 * side * side))
+    step = max(1, CHUNK_BYTES // (3 * recipe.side**2))
     parts = [(s, records[i : i + step]) for s, records in splits.items() for i in range(0, len(records), step)]
     locators = [[tree.locator(r.path) for r in records] for _, records in parts]
     total = sum(len(records) for records in splits.values())
     n = min(workers or min(cores(), total // WORTH_A_WORKER + 1), len(parts))
-    decoded = decode_here(tree.reader, locators, side) if n == 1 else decode_in_workers(tree.reader, locators, side, n)
+    job = (tree.reader, locators, recipe)
+    decoded = decode_here(*job) if n == 1 else decode_in_workers(*job, n)
     with contextlib.closing(decoded):
         for (split, records), (results, pixels) in zip(parts, decoded, strict=True):
             good = [i for i, r in enumerate(results) if not isinstance(r, str)]
@@ -58,7 +59,7 @@ def decode_all(tree: Tree, splits: dict[str, list[Record]], side: int, workers: 
                 split=split,
                 records=[records[i] for i in good],
                 pixels=pixels if len(good) == len(records) else pixels[good],
-                kinds=[results[i] for i in good],
+                known=[results[i] for i in good],
                 bad=[(records[i].path, r) for i, r in enumerate(results) if isinstance(r, str)],
             )
 
@@ -68,17 +69,17 @@ def cores() -> int:
     return len(os.sched_getaffinity(0))
 
 
-Decoded = tuple[list[Kinds | str], np.ndarray]
+Decoded = tuple[list[Good | str], np.ndarray]
 
 
-def decode_here(reader: Reader, chunks: list[list[Any]], side: int) -> Iterator[Decoded]:
+def decode_here(reader: Reader, chunks: list[list[Any]], recipe: Recipe) -> Iterator[Decoded]:
     """Each chunk's results and pixels, decoded in this process."""
     for locators in chunks:
-        pixels = np.empty((len(locators), side, side, 3), np.uint8)
-        yield decode_many(reader, locators, side, pixels), pixels
+        pixels = np.empty((len(locators), recipe.side, recipe.side, 3), np.uint8)
+        yield decode_many(reader, locators, recipe, pixels), pixels
 
 
-def decode_in_workers(reader: Reader, chunks: list[list[Any]], side: int, workers: int) -> Iterator[Decoded]:
+def decode_in_workers(reader: Reader, chunks: list[list[Any]], recipe: Recipe, workers: int) -> Iterator[Decoded]:
     """The same from `workers` processes."""
     command = [sys.executable, os.path.abspath(__file__)]
     processes: list[subprocess.Popen] = []
@@ -92,9 +93,9 @@ def decode_in_workers(reader: Reader, chunks: list[list[Any]], side: int, worker
                 fcntl.fcntl(process.stdout, fcntl.F_SETPIPE_SZ, CHUNK_BYTES)
         for w, process in enumerate(processes):  # after all have started, since this waits for the worker's imports
             with contextlib.suppress(BrokenPipeError):  # it died at its start: said when its first chunk is missing
-                pickle.dump((reader, chunks[w::workers], side), process.stdin)
+                pickle.dump((reader, chunks[w::workers], recipe), process.stdin)
                 process.stdin.close()
-        pixels = np.empty((max(map(len, chunks)), side, side, 3), np.uint8)
+        pixels = np.empty((max(map(len, chunks)), recipe.side, recipe.side, 3), np.uint8)
         for c, locators in enumerate(chunks):
             yield _receive(processes[c % workers], pixels[: len(locators)])
     finally:
@@ -125,14 +126,14 @@ def _receive(process: subprocess.Popen, pixels: np.ndarray) -> Decoded:
 def work() -> None:
     """A worker's life: read the job from stdin, write each chunk's results and pixels to stdout."""
     try:
-        reader, chunks, side = pickle.load(sys.stdin.buffer)
+        reader, chunks, recipe = pickle.load(sys.stdin.buffer)
     except (EOFError, pickle.UnpicklingError):  # the parent died before it had said what to do
         return
     pipe = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # a library that prints must not print into the stream
     try:
         try:
-            for results, pixels in decode_here(reader, chunks, side):
+            for results, pixels in decode_here(reader, chunks, recipe):
                 pickle.dump(results, pipe)
                 pipe.write(pixels.reshape(-1))
                 pipe.flush()

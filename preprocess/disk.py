@@ -2,9 +2,11 @@
 
 import contextlib
 import errno
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from fastres.errors import MachineError, UsageError
 
@@ -38,3 +40,9 @@ def disk_faults(folder: Path, needed: int | None = None) -> Iterator[None]:
         if isinstance(error, (FileExistsError, NotADirectoryError)):
             raise UsageError(f"{where}: found a file, expected a folder; name another one") from None
         raise MachineError(f"{where}: {error.strerror or error}, expected to read and write here") from error
+
+
+def write_through(file: BinaryIO) -> None:
+    """What was written to `file` is on the disk when this returns."""
+    file.flush()
+    os.fsync(file.fileno())

@@ -2,9 +2,12 @@
 
     python preprocess/pack.py                        ./tiny-imagenet-200, else ./tiny-imagenet-200.zip, else download
     python preprocess/pack.py --source DIR|ZIP       from there
+    python preprocess/pack.py --source DIR --side S  any train/<label>/, val/<label>/ tree, images brought to S x S
     python preprocess/pack.py --small-world          from a rendered stand-in, without a network
+    python preprocess/pack.py --check [full]         does the packed folder still hold what was packed?
 
-Every image is read, checked and decoded once, on all cores; whatever is not RGB becomes RGB and is counted.
+Every image is read, checked and decoded once, on all cores, for all formats; whatever is not RGB becomes RGB and
+is counted.
 Files get their names when all of them are whole, the manifest last. The same command again says "up to date"
 unless the source, the options or the packed files have changed.
 Exit codes: 0 done, 2 usage, 3 the data are at fault, 4 the machine is (network, disk, permissions).
@@ -16,8 +19,8 @@ import json
 import platform
 import sys
 import time
-from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -27,24 +30,40 @@ from PIL import features
 if __name__ == "__main__":  # run as a file, not installed: our packages lie one level up
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from fastres.data.manifest import FILE_NAME, Manifest, digest_of_classes, digest_of_files, load_manifest, sha256_of
+from fastres.data.libraries import require
+from fastres.data.manifest import (
+    FILE_NAME,
+    Manifest,
+    digest_of_classes,
+    digest_of_files,
+    load_manifest,
+    sample_of,
+    sha256_of,
+)
 from fastres.errors import DataError, run_command
-from preprocess import report
-from preprocess.decode import GRAYSCALE_MODES, side_of
-from preprocess.decode_pool import Chunk, decode_all
+from preprocess import image_folder, report, tiny_imagenet
+from preprocess.check import check
+from preprocess.counts import Counts, Duplicates
+from preprocess.decode import Recipe, side_of
+from preprocess.decode_pool import Chunk, cores, decode_all
 from preprocess.disk import disk_faults
+from preprocess.options import parse_arguments
 from preprocess.progress import Progress
 from preprocess.source import DEFAULT_NAMES, Source, find_source
 from preprocess.staging import Staging, remembered
-from preprocess.tiny_imagenet import Layout, Record, read_layout
+from preprocess.tiny_imagenet import Layout, Record
 from preprocess.tree import SPLITS
-from preprocess.writers import WRITERS, Writer
+from preprocess.writers import ALWAYS, NEED_FILES, WRITERS, Writer
 
-PACKER = 1  # raise it when the same source would be packed into other bytes
+PACKER = 2  # raise it when the same source would be packed into other bytes
 
 
 def main(argv: list[str] | None = None) -> int:
-    options = parse_arguments(argv)
+    options = parse_arguments(argv, __doc__)
+    if options.check:
+        return check(options.out, full=options.check == "full", as_json=options.json)
+    for engine in options.engines:
+        require(engine)
     with Staging(options.out) as staging, disk_faults(options.out):
         source = find_source(options.source, options.small_world, options.out)
         if is_packed(source, options):
@@ -61,57 +80,10 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="pack.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    origin = parser.add_mutually_exclusive_group()
-    origin.add_argument("--source", type=Path, metavar="DIR|ZIP", help="the data set, unpacked or as its zip")
-    origin.add_argument(
-        "--small-world",
-        nargs="?",
-        const="target",
-        choices=("target", "source"),
-        help="render the stand-in into <out>/tree and pack that; target (the default) is what training uses, "
-        "source what its pretrained net saw",
-    )
-    parser.add_argument("--out", type=Path, metavar="DIR", help="default: packed; packed-small-world for that")
-    parser.add_argument(
-        "--engines", default="resident", type=engines, metavar="A,B", help=f"formats to write: {', '.join(WRITERS)}"
-    )
-    parser.add_argument("--workers", type=positive, metavar="N", help="decoding processes; default: one a core")
-    parser.add_argument(
-        "--on-bad",
-        choices=("stop", "skip"),
-        default="stop",
-        help="images that cannot be packed: stop and list them (the default), or leave them out and write the list",
-    )
-    parser.add_argument("--json", action="store_true", help="print the report as one JSON object")
-    options = parser.parse_args(argv)
-    if options.out is None:
-        names = {None: "packed", "target": "packed-small-world", "source": "packed-small-world-source"}
-        options.out = Path(names[options.small_world])
-    return options
-
-
-def engines(text: str) -> list[str]:
-    names = sorted(set(text.split(",")))
-    for name in names:
-        if name not in WRITERS:
-            raise argparse.ArgumentTypeError(f"found {name!r}, expected some of {', '.join(WRITERS)}")
-    return names
-
-
-def positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"found {text!r}, expected a whole number of at least 1")
-    return int(text)
-
-
 def request_for(source: Source, options: argparse.Namespace) -> dict:
     """All that the packed bytes follow from, as far as it can be known in well under a second."""
     return {
-        "options": {"packer": PACKER, "engines": options.engines, "on_bad": options.on_bad},
+        "options": {"packer": PACKER, "engines": options.engines, "on_bad": options.on_bad, "side": options.side},
         "source": {"name": source.path.name, **source.identity},
         "fingerprint": source.fingerprint() if source.path.exists() else None,
     }
@@ -132,12 +104,13 @@ def pack(source: Source, staging: Staging, options: argparse.Namespace) -> tuple
     """Read, check, decode and write everything. Returns the manifest and how fast all of this went."""
     start = time.monotonic()
     tree = source.open()
-    layout = read_layout(tree)
-    side = side_of(tree, layout.splits["train"])
-    writers = [WRITERS[name](staging.folder) for name in options.engines]
+    layout = (tiny_imagenet if tree.has("wnids.txt") else image_folder).read_layout(tree)
+    side = options.side or side_of(tree, layout.splits["train"])
+    recipe = Recipe(side, resize=options.side is not None, files=bool(NEED_FILES & {*options.engines}))
+    writers = [make(staging.folder) for make in (*ALWAYS, *(WRITERS[name] for name in options.engines))]
     needed = sum(w.bytes_needed(len(records), side) for w in writers for records in layout.splits.values())
     staging.require_space(needed)
-    decoded = contextlib.closing(decode_all(tree, layout.splits, side, options.workers))
+    decoded = contextlib.closing(decode_all(tree, layout.splits, recipe, options.workers))
     with disk_faults(options.out, needed), decoded as chunks, contextlib.ExitStack() as at_end:
         for writer in writers:
             at_end.callback(writer.discard)
@@ -154,7 +127,8 @@ def pack(source: Source, staging: Staging, options: argparse.Namespace) -> tuple
             source={"kind": source.kind, "name": source.path.name, **source.about},
             versions=versions(),
         )
-        possible = {name for writer in WRITERS.values() for split in SPLITS for name in writer.file_names(split)}
+        formats = (*ALWAYS, *WRITERS.values())
+        possible = {name for writer in formats for split in SPLITS for name in writer.file_names(split)}
         staging.publish(manifest, stale=possible, bad=bad)
     seconds = time.monotonic() - start
     return manifest, {"seconds": seconds, "img_per_s": sum(map(len, layout.splits.values())) / seconds}
@@ -164,31 +138,23 @@ def write_splits(
     chunks: Iterator[Chunk], records_of: dict[str, list[Record]], side: int, writers: list[Writer]
 ) -> tuple[dict, list, list]:
     """Hand every chunk to every writer. Returns the manifest's splits, the files' names, the bad images."""
-    splits, names, bad = {}, [], []
+    splits, names, bad, duplicates = {}, [], [], Duplicates()
     for split, records in records_of.items():
-        labelled = split != "test"
-        converted, grayscale, good = Counter(), 0, 0
+        counts = Counts()
         for writer in writers:
-            writer.open(split, len(records), side, labelled)
-        with Progress(split, len(records)) as progress:
+            writer.open(split, len(records), side, labelled=split != "test")
+        with Progress(f"decode and write {split}", len(records)) as progress:
             while progress.done < len(records):
                 chunk = next(chunks)
                 for writer in writers:
                     writer.write(chunk)
-                good += len(chunk.records)
-                grayscale += sum(any(k in GRAYSCALE_MODES for k in kinds) for kinds in chunk.kinds)
-                converted.update(k for kinds in chunk.kinds for k in kinds)
+                counts.add(chunk)
+                duplicates.add(chunk)
                 bad += chunk.bad
                 progress.update(len(chunk.records) + len(chunk.bad))
         for writer in writers:
             names += writer.close()
-        splits[split] = {
-            "count": good,
-            "labelled": labelled,
-            "grayscale": grayscale,
-            "converted": dict(sorted(converted.items())),
-            "skipped": len(records) - good,
-        }
+        splits[split] = counts.entry(labelled=split != "test") | duplicates.entry(split)
     return splits, names, bad
 
 
@@ -212,12 +178,13 @@ def judge(bad: list[tuple[str, str]], layout: Layout, on_bad: str) -> None:
 
 
 def hash_files(folder: Path, names: list[str]) -> dict[str, dict]:
-    """The manifest's entry of every file, read back from the disk."""
+    """The manifest's entry of every file, read back from the disk, several files at a time."""
     sizes = {name: (folder / name).stat().st_size for name in sorted(names)}
     files = {}
-    with Progress("hash", sum(sizes.values()), "B") as progress:
+    with Progress("hash", sum(sizes.values()), "B") as progress, ThreadPoolExecutor(cores()) as pool:
+        digests = {name: pool.submit(sha256_of, folder / name) for name in sizes}
         for name, size in sizes.items():
-            files[name] = {"bytes": size, "sha256": sha256_of(folder / name)}
+            files[name] = {"bytes": size, "sha256": digests[name].result(), "sample": sample_of(folder / name)}
             progress.update(size)
     return files
 

@@ -25,15 +25,18 @@ def as_json(manifest: Manifest, out: Path, status: str, speed: dict) -> dict:
 
 def as_text(manifest: Manifest, out: Path, status: str, speed: dict) -> str:
     """A few lines that end with the path."""
-    lines = [f"{'split':6}{'images':>10}{'grayscale':>11}{'skipped':>9}  converted to RGB"]
+    lines = [f"{'split':6}{'images':>10}{'grayscale':>11}{'skipped':>9}{'duplicates':>12}  converted"]
     for split in SPLITS:
         if split not in manifest.splits:
             lines.append(f"{split:6}{0:>10}  absent from this data set")
             continue
         entry = manifest.splits[split]
         converted = ", ".join(f"{n:,} {kind}" for kind, n in entry["converted"].items()) or "none"
-        skipped = entry.get("skipped", 0)
-        lines.append(f"{split:6}{entry['count']:>10,}{entry['grayscale']:>11,}{skipped:>9,}  {converted}")
+        skipped, duplicates = entry.get("skipped", 0), entry.get("duplicates", 0)
+        counts = f"{entry['count']:>10,}{entry['grayscale']:>11,}{skipped:>9,}{duplicates:>12,}"
+        lines.append(f"{split:6}{counts}  {converted}")
+    if any(entry.get("duplicates") for entry in manifest.splits.values()):
+        lines.append("duplicates: images of train, or of val, with exactly the pixels of an earlier one of train")
     size = f"{manifest.num_classes} classes, {manifest.side}x{manifest.side} pixels, {total_bytes(manifest):,} bytes"
     if speed:
         size += f"; {speed['seconds']:.1f} s, {speed['img_per_s']:,.0f} img/s"

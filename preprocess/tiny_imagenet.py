@@ -87,9 +87,14 @@ def read_classes(tree: Tree) -> tuple[ClassInfo, ...]:
         line_of[wnid] = number
     if not line_of:
         raise DataError(f"{tree.name}: wnids.txt is empty, expected one class id a line; take the whole data set")
-    words = lines_of(tree, "words.txt") if tree.has("words.txt") else []
-    names = {wnid: text.split(",")[0].strip() for wnid, _, text in (line.partition("\t") for line in words)}
+    names = class_names(tree)
     return tuple(ClassInfo(wnid, names.get(wnid) or wnid) for wnid in sorted(line_of))
+
+
+def class_names(tree: Tree) -> dict[str, str]:
+    """The first name that words.txt has for a class id; nothing where there is no words.txt."""
+    words = lines_of(tree, "words.txt") if tree.has("words.txt") else []
+    return {wnid: text.split(",")[0].strip() for wnid, _, text in (line.partition("\t") for line in words)}
 
 
 def train_records(tree: Tree, label_of: dict[str, int]) -> list[Record]:

@@ -14,7 +14,8 @@ from preprocess import pack
 from tests.trees import picture, wnid, write_image, write_tree
 
 ROOT = Path(__file__).resolve().parent.parent
-COMMAND = [sys.executable, str(ROOT / "preprocess" / "pack.py")]
+PACK = [sys.executable, str(ROOT / "preprocess" / "pack.py")]
+COMMAND = [*PACK, "--engines", "resident"]  # without the seconds that the other formats' libraries take to load
 
 
 class Packer:
@@ -24,7 +25,9 @@ class Packer:
         self.out, self.capsys = folder / "packed", capsys
 
     def __call__(self, *arguments, out=None):
-        code = run_command(lambda: pack.main([*map(str, arguments), "--out", str(out or self.out)]))
+        engines = () if "--engines" in arguments else ("--engines", "resident")
+        options = [*map(str, (*engines, *arguments)), "--out", str(out or self.out)]
+        code = run_command(lambda: pack.main(options))
         return (code, *self.capsys.readouterr())
 
 

@@ -197,7 +197,8 @@ def test_disk_that_fills_while_writing(tree, tmp_path):
     )
     script = (
         f"mount -t tmpfs -o size=2m none {disk} || exit 99; "
-        f"{sys.executable} -c '{program}' --source {tmp_path / 'big'} --out {disk / 'packed'}; code=$?; "
+        f"{sys.executable} -c '{program}' --engines resident --source {tmp_path / 'big'} "
+        f"--out {disk / 'packed'}; code=$?; "
         f"ls -A {disk}; exit $code"
     )
     done = subprocess.run(["unshare", "-rm", "sh", "-c", script], cwd=ROOT, capture_output=True, text=True)

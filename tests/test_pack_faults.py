@@ -10,6 +10,7 @@ import pytest
 
 from fastres.data.manifest import load_manifest
 from preprocess import decode_pool
+from preprocess.decode import Recipe
 from tests.packing import Packer, arrays, names_in, spoil, verify_all
 from tests.trees import DyingReader, picture, read_image, wnid, write_image, write_tree
 
@@ -101,7 +102,7 @@ def test_sides(tmp_path, run, width, height, expected):
 
 
 def test_a_dying_worker_is_an_error_not_a_hang():
-    stream = decode_pool.decode_in_workers(DyingReader(), [["x"], ["y"], ["z"]], 16, 2)
+    stream = decode_pool.decode_in_workers(DyingReader(), [["x"], ["y"], ["z"]], Recipe(16), 2)
     with pytest.raises(Exception, match="a decoding process ended with code 9"):
         next(stream)
 

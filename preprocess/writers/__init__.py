@@ -14,6 +14,9 @@ from pathlib import Path
 from typing import Protocol
 
 from preprocess.decode_pool import Chunk
+from preprocess.writers.dali import DaliWriter
+from preprocess.writers.ffcv import FfcvWriter
+from preprocess.writers.index import IndexWriter
 from preprocess.writers.resident import ResidentWriter
 
 
@@ -40,4 +43,6 @@ class Writer(Protocol):
         ...
 
 
-WRITERS: dict[str, type[Writer]] = {"resident": ResidentWriter}
+WRITERS: dict[str, type[Writer]] = {"resident": ResidentWriter, "ffcv": FfcvWriter, "dali": DaliWriter}
+ALWAYS: tuple[type[Writer], ...] = (IndexWriter,)  # what every engine reads
+NEED_FILES = {"dali"}  # formats that hold image files, not only pixels

@@ -1,0 +1,51 @@
+"""What a packing counts about the images that pass through."""
+
+from collections import Counter
+
+from preprocess.decode import GRAYSCALE_MODES
+from preprocess.decode_pool import Chunk
+
+
+class Counts:
+    """One split: images, grayscale ones, what was converted, what was left out."""
+
+    def __init__(self) -> None:
+        self.good = self.grayscale = self.skipped = 0
+        self.converted: Counter[str] = Counter()
+
+    def add(self, chunk: Chunk) -> None:
+        self.good += len(chunk.records)
+        self.skipped += len(chunk.bad)
+        for known in chunk.known:
+            self.converted.update(known.kinds)
+            self.grayscale += any(k in GRAYSCALE_MODES for k in known.kinds)
+
+    def entry(self, labelled: bool) -> dict:
+        """The manifest's."""
+        return {
+            "count": self.good,
+            "labelled": labelled,
+            "grayscale": self.grayscale,
+            "converted": dict(sorted(self.converted.items())),
+            "skipped": self.skipped,
+        }
+
+
+class Duplicates:
+    """Images whose pixels are exactly those of an earlier one: within train, and of val in train."""
+
+    def __init__(self) -> None:
+        self.in_train: set[bytes] = set()
+        self.found: Counter[str] = Counter()
+
+    def add(self, chunk: Chunk) -> None:
+        if chunk.split == "test":
+            return
+        for known in chunk.known:
+            self.found[chunk.split] += known.fingerprint in self.in_train
+            if chunk.split == "train":
+                self.in_train.add(known.fingerprint)
+
+    def entry(self, split: str) -> dict:
+        """The manifest's: nothing for test, which is compared with nothing."""
+        return {} if split == "test" else {"duplicates": self.found[split]}
