@@ -10,7 +10,8 @@ from fastres import views
 from fastres.data.manifest import Manifest
 from fastres.data.resident import Batch
 from fastres.engine.precision import Precision
-from fastres.engine.step import STEPS, EagerStep, sgd
+from fastres.engine.step import EagerStep, sgd
+from fastres.engine.steps import choose_step
 from fastres.errors import MachineError
 from fastres.geometry import Geometry
 from fastres.model.freeze import set_trainable, training_mode
@@ -56,7 +57,7 @@ def _probe(schedule: Schedule, stage: Stage, manifest: Manifest, precision: Prec
     network = build(Architecture(schedule.arch, schedule.width, manifest.num_classes, stem)).to(device)
     learning = set_trainable(network, stage.train)
     training_mode(network, stage)
-    step = STEPS[schedule.step](network, sgd(learning, schedule.optimizer, schedule.optimizer.lr), precision)
+    step = choose_step(schedule.step, network, sgd(learning, schedule.optimizer, schedule.optimizer.lr), precision)
     geometry = Geometry(manifest.side, stage.upscale)
     plan = views.TrainPlan(
         geometry=geometry, settings=schedule.views, seed=0, stage=0, epoch=1, dtype=precision.dtype

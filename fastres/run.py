@@ -18,7 +18,8 @@ from fastres.engine.checkpoint import Position, load_checkpoint, save_checkpoint
 from fastres.engine.learning_rate import learning_rate
 from fastres.engine.operate import Theatre, operate
 from fastres.engine.precision import Precision
-from fastres.engine.step import STEPS, sgd
+from fastres.engine.step import sgd
+from fastres.engine.steps import choose_step
 from fastres.errors import Diverged, FastresError, Preempted
 from fastres.evaluate import evaluate
 from fastres.files import write_atomic
@@ -49,7 +50,8 @@ class StageRun:
         training_mode(run.network, self.row)  # the step's form of the network depends on it
         lr = self.row.lr or schedule.optimizer.lr
         self.learning_rate = learning_rate(schedule.lr_policy, lr, self.steps_per_epoch, self.row.epochs)
-        self.step = STEPS[schedule.step](run.network, sgd(learning, schedule.optimizer, lr), run.precision)
+        optimizer = sgd(learning, schedule.optimizer, lr)
+        self.step = choose_step(schedule.step, run.network, optimizer, run.precision)
         self.rate = Rate()
         self.epoch_train_s = 0.0
 

@@ -11,7 +11,7 @@ from fastres.errors import UsageError
 
 STEM_INITS = ("torch7", "antialias", "torch7-raw", "blank")
 SURGERIES = ("fc", *(f"stem:{init}" for init in STEM_INITS))
-STEPS = ("eager", "plain", "compiled")
+STEPS = ("auto", "eager", "plain", "compiled", "captured")
 BN_RULES = ("frozen", "recalibrated", "batch")
 VIEW_IMPLS = ("auto", "numba", "triton", "torch", "reference")
 ARCHITECTURES = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
@@ -54,15 +54,20 @@ class ViewSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class Optimizer:
-    """SGD as fb.resnet.torch uses it: Nesterov momentum without dampening, decay on every trained parameter."""
+    """SGD as fb.resnet.torch uses it: Nesterov momentum without dampening, decay on every trained parameter.
+
+    impl: whose kernel does it, torch or apex (see engine/step.py)
+    """
 
     lr: float = 0.01
     momentum: float = 0.9
     nesterov: bool = True
     weight_decay: float = 1e-4
+    impl: str = "torch"
 
     def __post_init__(self) -> None:
         _check(self.lr > 0, "optimizer.lr", self.lr, "more than 0")
+        _check(self.impl in ("torch", "apex"), "optimizer.impl", self.impl, "torch or apex")
         _check(0 <= self.momentum < 1, "optimizer.momentum", self.momentum, "0 or more and below 1")
         _check(self.weight_decay >= 0, "optimizer.weight_decay", self.weight_decay, "0 or more")
         _check(
@@ -143,7 +148,8 @@ class Schedule:
     width       channels of the first stage: 64 is torchvision's; less is the same net, slimmer
     weights     `IMAGENET1K_V1` (torchvision's), `shipped:NAME` (in this package), a file, or None: from scratch
     batch_size  images per optimiser step, over all processes
-    step        how a step is run: eager, plain (nothing folded, the reference) or compiled; see engine/step.py
+    step        how a step is run: eager, plain (nothing folded, the reference), compiled, captured (CUDA graph) or
+                auto; see engine/steps.py
     expected    what the paper reports, errors in %, by name; empty where it reports nothing
     """
 
@@ -153,7 +159,7 @@ class Schedule:
     width: int = 64
     weights: str | None = "IMAGENET1K_V1"
     batch_size: int = 256
-    step: str = "eager"
+    step: str = "auto"
     optimizer: Optimizer = field(default_factory=Optimizer)
     lr_policy: Plateau | WarmupCosine = field(default_factory=Plateau)
     views: ViewSettings = field(default_factory=ViewSettings)

@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from fastres import train as train_module
-from fastres.engine.step import STEPS, EagerStep
+from fastres.engine.step import EagerStep
+from fastres.engine.steps import STEPS
 from fastres.errors import Preempted
 from fastres.model.weights import read_weights
 from fastres.schedule_types import Stage

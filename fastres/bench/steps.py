@@ -15,7 +15,8 @@ from fastres.bench import harness, output, step_peers
 from fastres.bench.harness import Contender
 from fastres.data.resident import Batch
 from fastres.engine.precision import CHOICES, Precision, choose_device, choose_precision
-from fastres.engine.step import STEPS, sgd
+from fastres.engine.step import sgd
+from fastres.engine.steps import STEPS
 from fastres.geometry import Geometry
 from fastres.model.freeze import set_trainable, training_mode
 from fastres.model.network import Architecture, build
@@ -135,7 +136,7 @@ def _contenders(mode, architecture, stage, data: _Data, precision: Precision, co
         return name, maker
 
     loop, head_only = step_peers.torchvision_loop, stage.train == ("fc.*",)
-    ours = ["eager", "compiled"] if compiled else ["eager"]
+    ours = ["eager", *(["compiled"] if compiled else []), *(["captured"] if precision.device.type == "cuda" else [])]
     found = [(kind, lambda kind=kind: [_ours(mode, kind, architecture, stage, data, precision)]) for kind in ours]
     found.append(peer("torchvision loop", partial(loop, no_grad=head_only), "no_grad features" if head_only else ""))
     if head_only:

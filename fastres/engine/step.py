@@ -10,22 +10,37 @@ from torchvision.models.resnet import ResNet
 from fastres import views
 from fastres.data.resident import Batch
 from fastres.engine.precision import Precision
+from fastres.errors import MachineError
 from fastres.model.fold import StageNetwork
 from fastres.schedule_types import Optimizer
 
 
-def sgd(parameters: list[nn.Parameter], settings: Optimizer, lr: float) -> torch.optim.SGD:
-    """SGD as fb.resnet.torch: Nesterov momentum, no dampening, decay on everything that learns."""
+def sgd(parameters: list[nn.Parameter], settings: Optimizer, lr: float) -> torch.optim.Optimizer:
+    """SGD as fb.resnet.torch: Nesterov momentum, no dampening, decay on everything that learns.
+
+    torch's fused kernel on a GPU, its foreach one on a CPU; apex's FusedSGD where `optimizer.impl` asks for it
+    (MachineError where apex is not built or there is no GPU).
+    """
+    rule = {"lr": lr, "momentum": settings.momentum, "nesterov": settings.nesterov}
+    rule["weight_decay"] = settings.weight_decay
     on_gpu = parameters[0].is_cuda
-    return torch.optim.SGD(
-        parameters,
-        lr=lr,
-        momentum=settings.momentum,
-        nesterov=settings.nesterov,
-        weight_decay=settings.weight_decay,
-        fused=on_gpu or None,
-        foreach=None if on_gpu else True,
-    )
+    if settings.impl == "apex":
+        return _apex_sgd()(parameters, **rule)
+    return torch.optim.SGD(parameters, **rule, fused=on_gpu or None, foreach=None if on_gpu else True)
+
+
+def _apex_sgd() -> type[torch.optim.Optimizer]:
+    """NVIDIA's FusedSGD; PyPI's package named apex is something else."""
+    remedy = "build it from NVIDIA/apex with its CUDA extensions (APEX_CPP_EXT=1 APEX_CUDA_EXT=1 pip install " \
+             "--no-build-isolation .), or drop --set optimizer.impl=apex"  # fmt: skip
+    if not torch.cuda.is_available():
+        raise MachineError(f"optimizer.impl apex: its FusedSGD runs on a GPU and none is visible; {remedy}")
+    try:
+        import amp_C  # noqa: F401 - the compiled half; without it FusedSGD fails at its first step
+        from apex.optimizers import FusedSGD
+    except ImportError as error:
+        raise MachineError(f"optimizer.impl apex: not installed here ({error}); {remedy}") from error
+    return FusedSGD
 
 
 class EagerStep:
@@ -42,6 +57,7 @@ class EagerStep:
         device = network.fc.weight.device
         self._loss_sum = torch.zeros((), dtype=torch.float64, device=device)
         self._images = 0
+        self._inputs: dict[int, torch.Tensor] = {}  # network input by batch size, written anew at every step
 
     def _form(self, network: ResNet) -> Callable[[torch.Tensor], torch.Tensor]:
         return StageNetwork(network, self.precision.dtype)
@@ -50,17 +66,23 @@ class EagerStep:
         """One update from `batch` at rate `lr`."""
         for group in self.optimizer.param_groups:
             group["lr"] = lr
-        x = views.apply(batch.images, batch.rows, batch.ids, plan)
+        size = len(batch.ids)
+        x = views.apply(batch.images, batch.rows, batch.ids, plan, out=self._inputs.get(size))
+        self._inputs[size] = x
         assert x.is_contiguous(memory_format=torch.channels_last), "network input must be channels-last"
+        self._update(x, batch.labels)
+        self._images += size
+
+    def _update(self, x: torch.Tensor, labels: torch.Tensor) -> None:
+        """Forward, loss, backward, update; adds to the running loss on the device."""
         with self.precision.autocast():
             logits = self.forward(x)
-        loss = functional.cross_entropy(logits.float(), batch.labels)
+        loss = functional.cross_entropy(logits.float(), labels)
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(loss).backward()
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        self._loss_sum += loss.detach() * len(batch.labels)
-        self._images += len(batch.labels)
+        self._loss_sum += loss.detach() * len(labels)
 
     def mean_loss(self) -> float:
         """Mean training loss since the epoch began (nats). Waits for the device."""
@@ -100,7 +122,3 @@ class CompiledStep(EagerStep):
 
     def _form(self, network: ResNet) -> Callable[[torch.Tensor], torch.Tensor]:
         return torch.compile(StageNetwork(network, self.precision.dtype), dynamic=False)
-
-
-# by the names of schedule_types.STEPS
-STEPS = {"eager": EagerStep, "plain": PlainStep, "compiled": CompiledStep}

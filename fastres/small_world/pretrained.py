@@ -57,7 +57,8 @@ def first_losses(steps: int = STEPS) -> list[float]:
     for k in range(steps):
         rows = torch.arange(k * batch_size, (k + 1) * batch_size)
         step.begin_epoch()
-        step(Batch(pixels, rows, torch.from_numpy(labels)[rows], torch.from_numpy(order)[rows]), plan, rate.at(k))
+        batch = Batch(pixels, rows, torch.from_numpy(labels)[rows], torch.from_numpy(order)[rows])
+        step(batch, plan, rate.at(k))
         losses.append(step.mean_loss())
     return losses
 
@@ -68,8 +69,8 @@ def main() -> int:
         print(f"step {k + 1}: loss {ours:.4f}, recorded {theirs:.4f}")
     if max(abs(a - b) for a, b in zip(losses, recorded, strict=True)) > TOLERANCE:
         raise DataError(
-            f"{RECORD}: the first losses differ by more than {TOLERANCE}, expected the same; the renderer, the views or "
-            "the schedule changed, so the shipped net should be made again"
+            f"{RECORD}: the first losses differ by more than {TOLERANCE}, expected the same; the renderer, the views "
+            "or the schedule changed, so the shipped net should be made again"
         )
     return 0
 
