@@ -17,6 +17,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
+from fastres.data.ffcv_import import load_ffcv
 from preprocess.decode_pool import Chunk
 
 PAGE = 1 << 23  # bytes: FFCV's default page; images do not cross pages
@@ -40,15 +41,12 @@ class FfcvWriter:
         return [f"{split}.beton"]
 
     def open(self, split: str, count: int, side: int, labelled: bool) -> None:
-        from ffcv.fields import IntField, RGBImageField  # here: it takes seconds, and other formats do without
-        from ffcv.fields.rgb_image import IMAGE_MODES
-        from ffcv.memory_allocator import MemoryAllocator
-        from ffcv.writer import DatasetWriter
-
-        self.raw = IMAGE_MODES["raw"]
+        ffcv = load_ffcv("ffcv.writer")  # here: it takes seconds, and other formats do without
+        fields, memory = load_ffcv("ffcv.fields"), load_ffcv("ffcv.memory_allocator")
+        self.raw = load_ffcv("ffcv.fields.rgb_image").IMAGE_MODES["raw"]
         self.name, self.done = self.file_names(split)[0], 0
-        fields = {"image": RGBImageField(write_mode="raw"), "label": IntField(), "id": IntField()}
-        self.writer = DatasetWriter(str(self.folder / self.name), fields, page_size=PAGE, num_workers=1)
+        layout = {"image": fields.RGBImageField(write_mode="raw"), "label": fields.IntField(), "id": fields.IntField()}
+        self.writer = ffcv.DatasetWriter(str(self.folder / self.name), layout, page_size=PAGE, num_workers=1)
         self.writer.num_samples = count
         self.writer.prepare()
         shared, size = self.writer.metadata_sm, count * self.writer.metadata_type.itemsize
@@ -56,7 +54,7 @@ class FfcvWriter:
         shared.close()
         shared.unlink()
         self.metadata = np.frombuffer(self.writer.metadata_sm.buf, self.writer.metadata_type)
-        self.pages = MemoryAllocator(self.writer.fname, self.writer.data_region_start, PAGE)
+        self.pages = memory.MemoryAllocator(self.writer.fname, self.writer.data_region_start, PAGE)
         self.pages.__enter__()
 
     def write(self, chunk: Chunk) -> None:
@@ -92,9 +90,8 @@ class FfcvWriter:
 
     def _allocations(self) -> np.ndarray:
         """FFCV's table of which bytes belong to which image."""
-        from ffcv.types import ALLOC_TABLE_TYPE
-
-        table, image = np.empty(self.done, ALLOC_TABLE_TYPE), self.metadata["f0"][: self.done]
+        image = self.metadata["f0"][: self.done]
+        table = np.empty(self.done, load_ffcv("ffcv.types").ALLOC_TABLE_TYPE)
         table["sample_id"], table["ptr"] = np.arange(self.done), image["data_ptr"]
         table["size"] = 3 * image["height"].astype(np.uint64) * image["width"]
         return table
