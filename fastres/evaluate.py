@@ -15,8 +15,8 @@ from torch import nn
 from torchvision.models.resnet import ResNet
 
 from fastres import scoring, views
+from fastres.data.engines import Split, open_split, packed_for
 from fastres.data.manifest import Manifest, load_manifest
-from fastres.data.resident import Resident
 from fastres.engine.precision import CHOICES, Precision, choose_device, choose_precision
 from fastres.errors import DataError, MachineError, UsageError, run_command
 from fastres.files import write_atomic
@@ -34,7 +34,7 @@ VIEWS_PER_PASS = {"cpu": 256, "cuda": 3072}
 
 @torch.no_grad()
 def score(
-    network: nn.Module, data: Resident, plan: views.TestPlan, precision: Precision, *, label: str = "evaluation"
+    network: nn.Module, data: Split, plan: views.TestPlan, precision: Precision, *, label: str = "evaluation"
 ) -> torch.Tensor:
     """Class scores of every image and view: f32 [N, V, C] on the CPU. Exactly N, in order, nothing padded.
 
@@ -57,7 +57,7 @@ def score(
 
 
 def evaluate(
-    network: nn.Module, data: Resident, geometry: Geometry, settings: ViewSettings, precision: Precision
+    network: nn.Module, data: Split, geometry: Geometry, settings: ViewSettings, precision: Precision
 ) -> tuple[dict, torch.Tensor]:
     """The error table of a labelled split and the scores f32 [N, 12, C] it was made from."""
     plan = views.TestPlan(geometry=geometry, settings=settings, views=views.TWELVE_VIEWS, dtype=precision.dtype)
@@ -138,7 +138,8 @@ def main(argv: list[str] | None = None) -> int:
 
     device = choose_device(args.device)
     precision = choose_precision(args.precision, device)
-    data = Resident(packed, manifest, args.split, device)
+    engine = next(iter(packed_for(manifest, args.split)), "resident")
+    data = open_split(engine, packed, manifest, args.split, device)
     network.to(device, memory_format=torch.channels_last)
     settings = ViewSettings(convention=metadata.get("convention", ViewSettings().convention))
     geometry = Geometry(manifest.side, metadata.get("upscale", architecture.upscale))

@@ -113,11 +113,12 @@ def _draw_views(run: "Run", path: Path) -> Path:
     train_plan = views.TrainPlan(geometry=geometry, settings=settings, seed=run.seed, stage=0, epoch=1)
     test_plan = views.TestPlan(geometry=geometry, settings=settings, views=views.TWELVE_VIEWS)
     one = ids[len(ids) // 2 :][:1]
+    rows, pixels = torch.arange(len(ids), device=ids.device), run.train.pixels(one)
     return pictures.view_sheet(
-        views.apply(run.train.images, ids, ids, train_plan).cpu().numpy(),
-        views.apply(run.train.images, one, one, test_plan).cpu().numpy(),
+        views.apply(run.train.pixels(ids), rows, ids, train_plan).cpu().numpy(),
+        views.apply(pixels, rows[:1], one, test_plan).cpu().numpy(),
         [view.name for view in views.TWELVE_VIEWS],
-        run.train.images[one[0]].cpu().numpy(), path, colour.MEAN, colour.STD,
+        pixels[0].cpu().numpy(), path, colour.MEAN, colour.STD,
     )  # fmt: skip
 
 

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 
 from fastres import report, views
+from fastres.data.engines import open_split
 from fastres.data.manifest import Manifest
-from fastres.data.resident import Resident
 from fastres.engine.checkpoint import Position, load_checkpoint, save_checkpoint
 from fastres.engine.learning_rate import learning_rate
 from fastres.engine.operate import Theatre, operate
@@ -78,8 +78,9 @@ class Run:
         self.folder, self.data_folder = folder, args.data
         self.clock = Clock()
         self.started = time.perf_counter()
-        self.train = Resident(args.data, manifest, "train", precision.device)
-        self.val = Resident(args.data, manifest, "val", precision.device)
+        self.train, self.val = (
+            open_split(args.engine, args.data, manifest, split, precision.device) for split in ("train", "val")
+        )
         self.theatre = Theatre(schedule, args.seed, self.train, manifest.num_classes, manifest.side, precision)
         self.position, self._resumed = Position(), None
         self.images_seen = 0

@@ -15,6 +15,8 @@ from pathlib import Path
 import torch
 
 from fastres import scoring, views
+from fastres.data.engines import ENGINES
+from fastres.data.libraries import require
 from fastres.data.manifest import load_manifest
 from fastres.engine.precision import CHOICES, choose_device, choose_precision
 from fastres.engine.signals import StopRequest
@@ -77,7 +79,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--schedule", required=True, metavar="NAME|FILE.py", help="one of fastres/schedules.py, or a file")
     p.add_argument("--data", type=Path, default=Path("packed"), metavar="DIR", help="packed folder (default packed)")
     p.add_argument("--weights", metavar="FILE", help="pretrained weights (.safetensors, .pth)")
-    p.add_argument("--engine", choices=("resident",), default="resident", help="where pixels live while training")
+    p.add_argument("--engine", choices=tuple(ENGINES), default="resident", help="where pixels live while training")
     p.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     p.add_argument("--precision", choices=CHOICES, default="auto", help="auto: bf16 where the hardware has it")
     p.add_argument("--run-dir", type=Path, metavar="DIR", help="default runs/live/<schedule>-s<seed>")
@@ -101,6 +103,7 @@ def resolve(args: argparse.Namespace) -> Schedule:
 def main(argv: list[str] | None = None) -> int:
     args = parser().parse_args(argv)
     schedule = resolve(args)
+    require(args.engine)
     device = choose_device(args.device)
     precision = choose_precision(args.precision, device)
     manifest = load_manifest(args.data)

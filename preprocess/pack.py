@@ -40,6 +40,7 @@ from fastres.data.manifest import (
     sample_of,
     sha256_of,
 )
+from fastres.data.trust import note_packed
 from fastres.errors import DataError, run_command
 from preprocess import image_folder, report, tiny_imagenet
 from preprocess.check import check
@@ -72,6 +73,7 @@ def main(argv: list[str] | None = None) -> int:
             source.prepare()
             request = request_for(source, options)
             status, (manifest, speed) = "packed", pack(source, staging, options)
+            note_packed(options.out, manifest)
             staging.remember(request, [*manifest.files, FILE_NAME])
     if options.json:
         print(json.dumps(report.as_json(manifest, options.out, status, speed)))

@@ -21,17 +21,14 @@ import torch
 from fastres import views
 from fastres.bench import harness, output, peer_loaders, peers
 from fastres.bench.harness import Contender
+from fastres.data.engines import ENGINES, open_split, packed_for
 from fastres.data.manifest import Manifest, load_manifest
-from fastres.data.resident import Resident
 from fastres.engine.precision import has_bf16
 from fastres.errors import MachineError, UsageError
 from fastres.geometry import Geometry
 from fastres.schedule_types import ViewSettings
 from fastres.views.draw import epoch_order
 
-# name: a function of (packed, manifest, split, device) to an object with len() and batches(ids, batch_size).
-# ffcv and dali join here when fastres/data has them.
-ENGINES: dict[str, Callable] = {"resident": Resident}
 MODES = {"A: upscaled by 4": 4, "B: not upscaled": 1}
 
 
@@ -40,24 +37,24 @@ def main(argv: list[str] | None = None) -> int:
     p = harness.options(__doc__, "loaders")
     p.add_argument("--data", type=Path, default=Path("packed"), help="the packed folder (default: packed)")
     p.add_argument("--split", default="train")
-    p.add_argument("--engine", default=",".join(ENGINES), help="ours: one or more of " + ", ".join(ENGINES))
+    p.add_argument("--engine", help=f"ours, of {', '.join(ENGINES)} (default: all that are packed)")
     p.add_argument("--tree", type=Path, help="its JPEGs; without it peers that want files get them encoded anew")
     p.add_argument("--digest", action="store_true", help="one epoch through one engine, and what it delivered")
     p.add_argument("--only", default="", help="peers whose name has this in it; `none`: only ours")
     p.add_argument("--result", type=Path, help=argparse.SUPPRESS)
     args = p.parse_args(argv)
-    args.engine = args.engine.split(",")
-    for engine in args.engine:
+    for engine in args.engine.split(",") if args.engine else ():
         if engine not in ENGINES:
             raise UsageError(f"--engine {engine}: unknown here, expected one of {', '.join(ENGINES)}")
     if args.batch < 1 or args.rounds < 1:
         raise UsageError("--batch and --rounds are 1 or more")
+    packed = packed_for(load_manifest(args.data), args.split)  # a wrong folder is said here, by this process
+    args.engine = args.engine.split(",") if args.engine else packed
     if args.digest:
         return digest(args)
     if args.result:
         args.result.write_text(json.dumps(measure(args)))
         return 0
-    load_manifest(args.data)  # a wrong folder is said here, by this process
     argv = sys.argv[2:] if argv is None else argv
     output.publish("loaders", harness.in_tuned_process("fastres.bench.loaders", argv), argv, args)
     return 0
@@ -68,7 +65,7 @@ def digest(args) -> int:
     if len(args.engine) != 1:
         raise UsageError("--digest reads through one engine: name it with --engine")
     manifest, device = load_manifest(args.data), torch.device(args.device)
-    data = ENGINES[args.engine[0]](args.data, manifest, args.split, device)
+    data = open_split(args.engine[0], args.data, manifest, args.split, device)
     delivered, count, waited, start = [], 0, 0.0, time.perf_counter()
     for batch in data.batches(epoch_order(len(data), seed=0, stage=0, epoch=1), args.batch):
         pixels = batch.images[batch.rows].cpu()
@@ -117,7 +114,7 @@ def measure(args) -> dict:
 def _ours(mode: str, engine: str, geometry: Geometry, manifest: Manifest, args) -> list[Contender]:
     """One engine with the views kernel behind it, in float32 and, where the hardware has it, bfloat16."""
     device = torch.device(args.device)
-    data = ENGINES[engine](args.data, manifest, args.split, device)
+    data = open_split(engine, args.data, manifest, args.split, device)
 
     def epochs(dtype: torch.dtype, buffers: dict, count: int) -> int:
         made = 0

@@ -3,8 +3,6 @@
 An epoch is then an index permutation; nothing but ids crosses the bus, and the views kernel reads pixels in place.
 """
 
-import hashlib
-import io
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -12,7 +10,8 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from fastres.data.manifest import Manifest
+from fastres.data.labels import read_labels, verified_array
+from fastres.data.manifest import REMEDY, Manifest
 from fastres.errors import DataError
 
 
@@ -36,30 +35,19 @@ class Resident:
 
     def __init__(self, packed: Path, manifest: Manifest, split: str, device: torch.device) -> None:
         """DataError if the split is not in the manifest or a file is not what was packed."""
-        if split not in manifest.splits:
-            raise DataError(f"{packed}: has no {split} split, only {', '.join(manifest.splits)}; pack again")
-        self.count = manifest.count(split)
-        images = _verified_array(packed, manifest, f"{split}.images.npy")
-        expected = (self.count, manifest.side, manifest.side, 3)
+        labels = read_labels(packed, manifest, split)
+        images = verified_array(packed, manifest, f"{split}.images.npy")
+        expected = (len(labels), manifest.side, manifest.side, 3)
         if images.shape != expected or images.dtype != np.uint8:
             raise DataError(
-                f"{packed}/{split}.images.npy: {images.dtype} {images.shape}, expected uint8 {expected}; pack again"
+                f"{packed}/{split}.images.npy: {images.dtype} {images.shape}, expected uint8 {expected}; {REMEDY}"
             )
-        if f"{split}.labels.npy" in manifest.files:
-            labels = _verified_array(packed, manifest, f"{split}.labels.npy").astype(np.int64, copy=False)
-            if labels.shape != (self.count,) or labels.min() < 0 or labels.max() >= manifest.num_classes:
-                raise DataError(
-                    f"{packed / f'{split}.labels.npy'}: {labels.shape} labels {labels.min()} to {labels.max()}, "
-                    f"expected {self.count} labels below {manifest.num_classes}; pack again"
-                )
-        else:
-            labels = np.full(self.count, -1, np.int64)
         self.images = torch.from_numpy(images).to(device)
         self.labels = torch.from_numpy(labels).to(device)
         self.device = device
 
     def __len__(self) -> int:
-        return self.count
+        return len(self.labels)
 
     def batches(self, ids: np.ndarray, batch_size: int) -> Iterator[Batch]:
         """The samples `ids` (i64 [n]) in that order; the last batch is as small as it falls, nothing is padded."""
@@ -68,23 +56,6 @@ class Resident:
             rows = on_device[start : start + batch_size]
             yield Batch(self.images, rows, self.labels[rows], rows)
 
-
-def _verified_array(packed: Path, manifest: Manifest, name: str) -> np.ndarray:
-    """Read a .npy once, hashing what was read: the bytes that are checked are the bytes that train."""
-    path, expected = packed / name, manifest.files[name]
-    try:
-        content = bytearray(path.stat().st_size)  # writable, so that the array over it needs no second copy
-        with path.open("rb") as file:
-            file.readinto(content)
-    except OSError as error:
-        raise DataError(f"{path}: not readable ({error.strerror}); run preprocess/pack.py again") from error
-    found = hashlib.sha256(content).hexdigest()
-    if found != expected["sha256"]:
-        raise DataError(
-            f"{path}: {len(content)} bytes with sha256 {found[:12]}..., expected {expected['bytes']} bytes with "
-            f"{expected['sha256'][:12]}...; run preprocess/pack.py again"
-        )
-    header = io.BytesIO(content[:4096])
-    np.lib.format.read_magic(header)
-    shape, _, dtype = np.lib.format.read_array_header_1_0(header)
-    return np.frombuffer(content, dtype, offset=header.tell()).reshape(shape)
+    def pixels(self, ids: torch.Tensor) -> torch.Tensor:
+        """Images of a few ids, u8 [n, S, S, 3] on the device; for pictures."""
+        return self.images[ids]

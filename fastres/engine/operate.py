@@ -7,7 +7,7 @@ import torch
 from torchvision.models.resnet import ResNet
 
 from fastres import views
-from fastres.data.resident import Resident
+from fastres.data.engines import Split
 from fastres.engine.precision import Precision
 from fastres.errors import UsageError
 from fastres.geometry import Geometry
@@ -28,7 +28,7 @@ class Theatre:
 
     schedule: Schedule
     seed: int
-    data: Resident
+    data: Split
     classes: int
     side: int
     precision: Precision
