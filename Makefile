@@ -14,6 +14,7 @@ help:
 	@echo "make test       set up everything, then the fast tests"
 	@echo "make test-slow  set up everything, then the slow tests"
 	@echo "make lint       ruff"
+	@echo "make bench      speed of views and steps here, ours beside its peers (about 5 minutes; leave the machine idle)"
 	@echo "make clean      remove what these commands made, .venv included"
 
 demo: .venv/base.stamp
@@ -30,6 +31,11 @@ test-slow: setup
 
 lint: .venv/lint.stamp
 	$(BIN)/ruff check .
+
+bench: setup
+	$(BIN)/pip install --quiet kornia timm lightning
+	$(BIN)/python -m fastres.bench views
+	$(BIN)/python -m fastres.bench steps
 
 clean:
 	rm -rf .venv runs/live build dist *.egg-info .pytest_cache .ruff_cache
