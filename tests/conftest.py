@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from fastres.schedule_types import Optimizer, Plateau, Schedule, Stage
-from tests import worlds
+from tests import trees, worlds
 
 # the networks here are so small that a second thread costs more than it brings
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -22,6 +22,17 @@ torch.set_num_threads(1)
 def packed(tmp_path_factory) -> Path:
     """40 + 20 + 6 images of 16 pixels in 4 classes."""
     return worlds.pack(tmp_path_factory.mktemp("packed"))
+
+
+@pytest.fixture(scope="session")
+def packed_for_engines(tmp_path_factory) -> Path:
+    """160 + 40 + 7 images of 16 pixels in 5 classes, odd ones among them, packed for every engine installed here."""
+    from preprocess import pack
+
+    folder = tmp_path_factory.mktemp("engines")
+    trees.write_tree(folder / "tree", classes=5, train=32, val=8, test=7)
+    assert pack.main(["--source", str(folder / "tree"), "--out", str(folder / "packed"), "--workers", "1"]) == 0
+    return folder / "packed"
 
 
 # The paper's four stages, on the smallest net and images: crop 56 at upscale 4, 14 at 1.

@@ -23,7 +23,7 @@ class Ahead(Generic[Item]):
     def __init__(self, produce: Callable[[], Iterator[Item]], *, name: str, depth: int = 3, patience: float = 25.0):
         self.name, self.patience = name, patience
         self._items: queue.Queue = queue.Queue(depth)
-        self._stop = threading.Event()
+        self._stop, self._stuck = threading.Event(), False
         self._thread = threading.Thread(target=self._work, args=(produce,), name=f"ahead-{name}", daemon=True)
 
     def __enter__(self) -> "Ahead[Item]":
@@ -32,7 +32,7 @@ class Ahead(Generic[Item]):
 
     def __exit__(self, *_: object) -> None:
         self._stop.set()
-        self._thread.join(self.patience)  # one item's time; a stuck one is a daemon and has been reported
+        self._thread.join(0 if self._stuck else self.patience)  # a stuck one is a daemon and has been reported
 
     def __iter__(self) -> Iterator[Item]:
         while True:
@@ -53,7 +53,7 @@ class Ahead(Generic[Item]):
                 if not alive:
                     what = "its thread died without a word"
                 elif time.monotonic() > deadline:
-                    what = f"nothing came for {self.patience:.0f} s"
+                    self._stuck, what = True, f"nothing came for {self.patience:.0f} s"
                 else:
                     continue
                 raise MachineError(

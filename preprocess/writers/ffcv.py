@@ -20,7 +20,7 @@ import numpy as np
 from fastres.data.ffcv_import import load_ffcv
 from preprocess.decode_pool import Chunk
 
-PAGE = 1 << 23  # bytes: FFCV's default page; images do not cross pages
+PAGE = 1 << 22  # bytes; images do not cross pages, and one of LARGEST_SIDE fits
 PER_IMAGE = 100  # bytes beside the pixels: metadata and allocation table
 
 
