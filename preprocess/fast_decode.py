@@ -44,7 +44,10 @@ def plain_header(data: bytes) -> Header | None:
             if data[at + 4] != 8 or colours not in (1, 3):
                 return None
             header = Header(data[at + 7] << 8 | data[at + 8], data[at + 5] << 8 | data[at + 6], colours)
-        elif marker not in TABLES and marker not in APPLICATION or marker == PICTURES and data[at + 4 : at + 8] == b"MPF\0":
+        elif marker not in TABLES and marker not in APPLICATION:
+            return None
+        several = marker == PICTURES and data[at + 4 : at + 8] == b"MPF\0"
+        if several:
             return None
         at += 2 + length
     return None

@@ -137,7 +137,7 @@ def test_many_classes_from_a_foreign_folder_and_uninstalled(tmp_path):
     assert [report["splits"][s]["count"] for s in ("train", "val", "test")] == [60, 30, 3]
     assert report["data_digest"] == verify_all(tmp_path / "packed").data_digest
     assert names_in(tmp_path) == ["packed", "tiny-imagenet-200"]
-    assert names_in(tmp_path / "packed")[:2] == [".pack-state.json", "manifest.json"]
+    assert names_in(tmp_path / "packed")[:3] == [".pack-state.json", ".verified.json", "manifest.json"]
 
 
 def test_without_test_and_words(tree, run, tmp_path):

@@ -1,0 +1,180 @@
+"""Faults 1 to 15, data and packing: which tests prove that each is survived. 15 of 15.
+
+A test that is renamed or removed fails here, and so does a fault that nobody tests.
+"""
+
+import ast
+import shutil
+import subprocess
+import sys
+import uuid
+from pathlib import Path
+
+import pytest
+
+from fastres import train
+from fastres.data.engines import ENGINES
+from fastres.data.manifest import load_manifest, sha256_of
+from fastres.errors import run_command
+from preprocess import decode_pool
+from tests.conftest import TINY_FILE
+from tests.packing import ROOT, Packer, carriers, large_tree, names_in, need, packing, verify_all, wait_for
+from tests.trees import picture, wnid, write_image, write_tree
+
+FAULTS = {
+    1: ("zip truncated", ["test_pack_zip::test_truncated_zip"]),
+    2: ("zip with one byte flipped", [
+        "test_pack_zip::test_flipped_bytes_in_a_zip", "test_pack_zip::test_damage_is_seen_by_workers_too",
+    ]),
+    3: ("HTML saved as .zip", ["test_pack_zip::test_html_saved_as_zip"]),
+    4: ("zip member outside", ["test_pack_zip::test_members_that_point_outside"]),
+    5: ("layouts of val", ["test_pack::test_layouts_of_the_same_data"]),
+    6: ("grayscale, CMYK, PNG named .JPEG", [
+        "test_pack::test_every_row_is_the_image_that_its_line_names",
+        "test_dali::test_members_are_the_original_files_or_the_packed_pixels",
+    ]),
+    7: ("truncated, empty or text images", [
+        "test_pack_faults::test_bad_images_are_all_listed", "test_pack_faults::test_bad_images_are_left_out_on_demand",
+        "test_ffcv::test_images_left_out_lower_the_count", "test_dali::test_images_left_out_lower_the_count",
+        "test_image_folder::test_both_ways_give_the_same_pixels_and_complaints",
+    ]),
+    8: ("wrong image size", ["test_pack_faults::test_sides", "test_pack_faults::test_bad_images_are_all_listed"]),
+    9: ("annotation lines", ["test_pack_faults::test_faulty_annotations", "test_pack::test_layouts_of_the_same_data"]),
+    10: ("wnids.txt reordered", ["test_pack::test_order_of_wnids_does_not_matter"]),
+    11: ("SIGKILL of pack.py", [
+        "test_pack_again::test_sigkill_in_the_middle", "test_pack_again::test_sigkill_at_any_moment",
+        "test_faults_data::test_sigkill_while_all_formats_are_written",
+    ]),
+    12: ("disk full", [
+        "test_pack_again::test_too_little_space_is_said_first", "test_pack_again::test_disk_that_fills_while_writing",
+        "test_faults_data::test_disk_that_fills_under_any_format",
+    ]),
+    13: ("1 or 16 workers", [
+        "test_pack::test_workers_do_not_change_a_byte",
+        "test_faults_data::test_workers_do_not_change_a_byte_of_any_format",
+    ]),
+    14: ("packed file damaged", [
+        "test_resident::test_damage_is_refused", "test_engines::test_damage_is_refused_before_the_library_sees_it",
+        "test_engines::test_files_are_hashed_once_and_again_when_they_were_touched",
+        "test_image_folder::test_check_finds_what_changed",
+    ]),
+    15: ("all engines alike, exactly N", [
+        "test_engines::test_same_pixels_labels_and_ids_in_the_order_asked_for",
+        "test_engines::test_each_processes_share_is_delivered_once_and_unpadded",
+        "test_faults_data::test_training_does_not_depend_on_the_engine",
+    ]),
+}  # fmt: skip
+
+
+def test_each_fault_has_its_tests():
+    assert list(FAULTS) == list(range(1, 16))
+    folder, known = Path(__file__).parent, set()
+    for path in folder.glob("test_*.py"):
+        functions = [node for node in ast.parse(path.read_text()).body if isinstance(node, ast.FunctionDef)]
+        known |= {f"{path.stem}::{node.name}" for node in functions}
+    for number, (what, tests) in FAULTS.items():
+        assert tests and not set(tests) - known, f"fault {number}, {what}"
+
+
+# ---- what the formats of ffcv and dali add
+
+ALL = ("--engines", ",".join(ENGINES))
+
+
+@pytest.fixture
+def all_formats():
+    need("ffcv")
+    need("dali")
+
+
+@pytest.fixture
+def run(tmp_path, capsys):
+    """run(*arguments) packs into <tmp>/packed, or into `out`."""
+    return Packer(tmp_path, capsys)
+
+
+def test_workers_do_not_change_a_byte_of_any_format(all_formats, tmp_path, run, monkeypatch):
+    monkeypatch.setattr(decode_pool, "CHUNK_BYTES", 2 * 16 * 16 * 3)
+    write_tree(tmp_path / "tiny")
+    write_image(tmp_path / f"tiny/train/{wnid(3)}/images/{wnid(3)}_2.JPEG", picture(24, 0))  # a bad one shifts the rows
+    digests = set()
+    for workers in (1, 16):
+        out = tmp_path / f"packed{workers}"
+        code, _, err = run(
+            "--source", tmp_path / "tiny", "--workers", workers, "--on-bad", "skip", *ALL, out=out
+        )
+        assert code == 0, err
+        digests.add(verify_all(out).data_digest)
+        assert {"train.beton", "train.tar", "train.idx", "train.images.npy"} <= set(names_in(out))
+    assert len(digests) == 1
+
+
+def test_fewer_formats_leave_no_stale_files(all_formats, tmp_path, run):
+    write_tree(tmp_path / "tiny")
+    for engines, expected in (("resident,ffcv,dali", {"npy", "txt", "beton", "tar", "idx"}), ("ffcv", {"beton"})):
+        code, _, err = run("--source", tmp_path / "tiny", "--engines", engines)
+        assert code == 0, err
+        endings = {name.rsplit(".")[-1] for name in names_in(tmp_path / "packed") if name.startswith("train.")}
+        assert endings == expected | {"npy", "txt"}  # labels and paths are every engine's
+
+
+def test_sigkill_while_all_formats_are_written(all_formats, tmp_path, run):
+    large_tree(tmp_path / "tiny")
+    packed, mark = tmp_path / "packed", uuid.uuid4().hex
+    shared = set(names_in(Path("/dev/shm")))
+    with packing(tmp_path / "tiny", packed, mark, *ALL) as process:
+        tar = packed / ".packing" / "train.tar"
+        assert wait_for(lambda: tar.exists() and tar.stat().st_size > 2**20, 60)
+        process.kill()
+    assert wait_for(lambda: not carriers(mark)), "orphans"
+    assert set(names_in(packed)) == {".pack.lock", ".packing"}
+    assert set(names_in(Path("/dev/shm"))) <= shared
+    assert run("--source", tmp_path / "tiny", *ALL)[0] == 0
+    assert not {".pack.lock", ".packing"} & set(names_in(packed))
+    verify_all(packed)
+
+
+@pytest.mark.parametrize("engine", ["ffcv", "dali"])
+def test_disk_that_fills_under_any_format(tmp_path, engine):
+    """A real small disk, in a mount namespace of its own, and a check of free space that is fooled."""
+    need(engine)
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    write_tree(tmp_path / "big", classes=4, side=64, train=300, val=3)
+    program = (
+        "import sys; from fastres.errors import run_command; from preprocess import pack; from preprocess.staging "
+        "import Staging; Staging.require_space = lambda *_: None; sys.exit(run_command(pack.main))"
+    )
+    script = (
+        f"mount -t tmpfs -o size=1m none {disk} || exit 99; {sys.executable} -c '{program}' --engines {engine} "
+        f"--source {tmp_path / 'big'} --out {disk / 'packed'}; code=$?; ls -A {disk}; exit $code"
+    )
+    done = subprocess.run(["unshare", "-rm", "sh", "-c", script], cwd=ROOT, capture_output=True, text=True)
+    if done.returncode in (1, 99) and "packed" not in done.stderr:
+        pytest.skip(f"no mount namespaces here: {done.stderr.strip()}")
+    assert (done.returncode, done.stdout) == (4, ""), done.stderr
+    assert "the disk is full, found" in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+def test_training_does_not_depend_on_the_engine(all_formats, packed_for_engines, tmp_path):
+    """The same command with each engine: the same final weights, bit for bit (CPU)."""
+    digests = {}
+    for engine in ENGINES:
+        folder = tmp_path / engine
+        code = train.main(
+            ["--schedule", str(TINY_FILE), "--data", str(packed_for_engines), "--engine", engine, "--run-dir",
+             str(folder), "--wandb", "off", "--device", "cpu", "--precision", "fp32"]
+        )  # fmt: skip
+        assert code == 0
+        digests[engine] = sha256_of(folder / "final.safetensors")
+    assert len(set(digests.values())) == 1, digests
+
+
+def test_training_refuses_a_damaged_stream_and_says_so(all_formats, packed_for_engines, tmp_path, capsys):
+    folder = shutil.copytree(packed_for_engines, tmp_path / "packed")
+    with open(folder / "val.beton", "r+b") as file:
+        file.truncate(load_manifest(folder).files["val.beton"]["bytes"] // 2)
+    command = ["--schedule", str(TINY_FILE), "--data", str(folder), "--engine", "ffcv", "--wandb", "off"]
+    code = run_command(lambda: train.main([*command, "--run-dir", str(tmp_path / "run"), "--device", "cpu"]))
+    assert code == 3 and "val.beton: found" in capsys.readouterr().err
