@@ -13,7 +13,7 @@ from fastres.views.resample import matrix
 
 
 def train_views(images: torch.Tensor, ids: torch.Tensor, plan: TrainPlan) -> torch.Tensor:
-    """u8 [B, S, S, 3] and sample ids i64 [B] -> plan.dtype [B, H, H, 3] contiguous, on images.device."""
+    """u8 [B, S, S, 3] and sample ids i64 [B] -> plan.dtype [B, H, H, 3], on images.device."""
     draws = plan.draws(ids.cpu().numpy())
     side, crop, device = plan.geometry.side, plan.geometry.crop, images.device
     resize = _on(matrix(side, plan.geometry.resized, plan.convention), device)  # [resized, S]
@@ -56,8 +56,10 @@ def test_views(images: torch.Tensor, plan: TestPlan) -> torch.Tensor:
 
 
 def _columns(tall: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
-    """[B, H, S, 3] and K [B, W, S] -> [B, H, W, 3]."""
-    return torch.matmul(columns[:, None], tall)
+    """[B, H, S, 3] and K [B, W, S] -> [B, H, W, 3], not contiguous: one product an image, not one a row."""
+    batch, height, side, _ = tall.shape
+    turned = tall.permute(0, 2, 1, 3).reshape(batch, side, height * 3)
+    return torch.bmm(columns, turned).view(batch, columns.shape[1], height, 3).permute(0, 2, 1, 3)
 
 
 def _on(array: np.ndarray, device: torch.device) -> torch.Tensor:
