@@ -29,6 +29,7 @@ from preprocess.tiny_imagenet import Record
 from preprocess.tree import Reader, Tree
 
 CHUNK_BYTES = 1 << 20
+CHUNKS_AHEAD = 200  # at most 300 MB wait for the writers, whose libraries take seconds to load
 WORTH_A_WORKER = 2_000  # images; an interpreter starts in the time that it takes to decode so many
 
 
@@ -38,7 +39,7 @@ class Chunk:
 
     split: str
     records: list[Record]
-    pixels: np.ndarray  # u8 [n, S, S, 3], valid until the next chunk
+    pixels: np.ndarray  # u8 [n, S, S, 3]
     known: list[Good]
     bad: list[tuple[str, str]]
 
@@ -95,9 +96,9 @@ def decode_in_workers(reader: Reader, chunks: list[list[Any]], recipe: Recipe, w
             with contextlib.suppress(BrokenPipeError):  # it died at its start: said when its first chunk is missing
                 pickle.dump((reader, chunks[w::workers], recipe), process.stdin)
                 process.stdin.close()
-        pixels = np.empty((max(map(len, chunks)), recipe.side, recipe.side, 3), np.uint8)
         for c, locators in enumerate(chunks):
-            yield _receive(processes[c % workers], pixels[: len(locators)])
+            pixels = np.empty((len(locators), recipe.side, recipe.side, 3), np.uint8)
+            yield _receive(processes[c % workers], pixels)
     finally:
         for process in processes:
             process.kill()

@@ -6,7 +6,6 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
 
 from fastres.errors import MachineError, UsageError
 
@@ -42,7 +41,10 @@ def disk_faults(folder: Path, needed: int | None = None) -> Iterator[None]:
         raise MachineError(f"{where}: {error.strerror or error}, expected to read and write here") from error
 
 
-def write_through(file: BinaryIO) -> None:
-    """What was written to `file` is on the disk when this returns."""
-    file.flush()
-    os.fsync(file.fileno())
+def sync_file(path: Path) -> None:
+    """What was written to the file is on the disk when this returns."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

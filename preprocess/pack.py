@@ -30,6 +30,7 @@ from PIL import features
 if __name__ == "__main__":  # run as a file, not installed: our packages lie one level up
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
+from fastres.data.ahead import Ahead
 from fastres.data.libraries import require
 from fastres.data.manifest import (
     FILE_NAME,
@@ -46,8 +47,8 @@ from preprocess import image_folder, report, tiny_imagenet
 from preprocess.check import check
 from preprocess.counts import Counts, Duplicates
 from preprocess.decode import Recipe, side_of
-from preprocess.decode_pool import Chunk, cores, decode_all
-from preprocess.disk import disk_faults
+from preprocess.decode_pool import CHUNKS_AHEAD, Chunk, cores, decode_all
+from preprocess.disk import disk_faults, sync_file
 from preprocess.options import parse_arguments
 from preprocess.progress import Progress
 from preprocess.source import DEFAULT_NAMES, Source, find_source
@@ -56,6 +57,7 @@ from preprocess.tiny_imagenet import Layout, Record
 from preprocess.tree import SPLITS
 from preprocess.writers import ALWAYS, NEED_FILES, WRITERS, Writer
 
+A_DAY = 86_400.0  # seconds: a large image on a slow disk is no fault
 PACKER = 2  # raise it when the same source would be packed into other bytes
 
 
@@ -112,13 +114,16 @@ def pack(source: Source, staging: Staging, options: argparse.Namespace) -> tuple
     writers = [make(staging.folder) for make in (*ALWAYS, *(WRITERS[name] for name in options.engines))]
     needed = sum(w.bytes_needed(len(records), side) for w in writers for records in layout.splits.values())
     staging.require_space(needed)
-    decoded = contextlib.closing(decode_all(tree, layout.splits, recipe, options.workers))
-    with disk_faults(options.out, needed), decoded as chunks, contextlib.ExitStack() as at_end:
+    decoded = Ahead(
+        lambda: decode_all(tree, layout.splits, recipe, options.workers),
+        name="decoding", depth=CHUNKS_AHEAD, patience=A_DAY,
+    )  # fmt: skip
+    with disk_faults(options.out, needed), decoded, contextlib.ExitStack() as at_end:
         for writer in writers:
             at_end.callback(writer.discard)
-        splits, names, bad = write_splits(chunks, layout.splits, side, writers)
+        splits, names, bad = write_splits(iter(decoded), layout.splits, side, writers)
         judge(bad, layout, options.on_bad)
-        files = hash_files(staging.folder, names)
+        files = finish_files(staging.folder, names)
         manifest = Manifest(
             side=side,
             classes=layout.classes,
@@ -179,12 +184,17 @@ def judge(bad: list[tuple[str, str]], layout: Layout, on_bad: str) -> None:
         )
 
 
-def hash_files(folder: Path, names: list[str]) -> dict[str, dict]:
-    """The manifest's entry of every file, read back from the disk, several files at a time."""
+def finish_files(folder: Path, names: list[str]) -> dict[str, dict]:
+    """Every file on the disk and read back: the manifest's entries. Several files at a time."""
+
+    def finish(path: Path) -> str:
+        sync_file(path)
+        return sha256_of(path)
+
     sizes = {name: (folder / name).stat().st_size for name in sorted(names)}
     files = {}
-    with Progress("hash", sum(sizes.values()), "B") as progress, ThreadPoolExecutor(cores()) as pool:
-        digests = {name: pool.submit(sha256_of, folder / name) for name in sizes}
+    with Progress("sync and hash", sum(sizes.values()), "B") as progress, ThreadPoolExecutor(cores()) as pool:
+        digests = {name: pool.submit(finish, folder / name) for name in sizes}
         for name, size in sizes.items():
             files[name] = {"bytes": size, "sha256": digests[name].result(), "sample": sample_of(folder / name)}
             progress.update(size)

@@ -105,7 +105,7 @@ def test_an_error_inside_an_epoch_arrives(packed_for_engines, monkeypatch):
     monkeypatch.setattr(EpochIterator, "run_pipeline", fail)
     with pytest.raises(ZeroDivisionError, match="inside FFCV"):
         list(batches)
-    assert "ahead-ffcv" not in {t.name for t in threading.enumerate()}
+    assert "ahead-the ffcv engine" not in {t.name for t in threading.enumerate()}
 
 
 def test_a_file_of_other_labels_is_refused(packed_for_engines):

@@ -8,6 +8,7 @@ from fastres.errors import UsageError, run_command
 SUBJECTS = {  # name: (module with a main(argv), what it measures)
     "views": ("fastres.bench.views", "pixels in memory to network input: the kernel alone"),
     "loaders": ("fastres.bench.loaders", "packed file to batches ready for the network, one warm epoch"),
+    "packing": ("fastres.bench.packing", "a tree of JPEGs to packed files for every engine"),
     "steps": ("fastres.bench.steps", "one optimiser step of every kind of stage"),
     "run": ("fastres.bench.run", "a whole schedule from a cold start, one process a seed"),
 }

@@ -57,8 +57,7 @@ class Ahead(Generic[Item]):
                 else:
                     continue
                 raise MachineError(
-                    f"the {self.name} engine stopped: {what}, expected the next batch; start the same command again, "
-                    "or use --engine resident"
+                    f"{self.name} stopped: {what}, expected the next piece of work; start the same command again"
                 ) from None
 
     def _work(self, produce: Callable[[], Iterator[Item]]) -> None:

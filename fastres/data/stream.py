@@ -51,7 +51,8 @@ class Stream:
         if ids.min() < 0 or ids.max() >= len(self):
             raise IndexError(f"ids {ids.min()} to {ids.max()}, expected 0 to {len(self) - 1}")
         delivered = 0
-        with Ahead(lambda: self._host_batches(ids, batch_size), name=self.reader.name, depth=PREFETCH) as ahead:
+        produce, name = (lambda: self._host_batches(ids, batch_size)), f"the {self.reader.name} engine"
+        with Ahead(produce, name=name, depth=PREFETCH) as ahead:
             for images, part in ahead:
                 delivered += len(part)
                 on_device = part.to(self.device, non_blocking=True)

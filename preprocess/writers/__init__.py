@@ -3,7 +3,7 @@
     writer = WRITERS["resident"](folder)
     writer.open(split, count, side, labelled)   # count: at most so many rows will follow
     writer.write(chunk)                         # any number of times, in the order of the sample ids
-    writer.close()                              # -> names of the files, whole and on the disk
+    writer.close()                              # -> names of the files, whole; pack.py sees them to the disk
     writer.discard()                            # once, at the very end or after a failure
 
 All chunks of one split come before the next split's `open`. A writer that needs more than pixels (the

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import BinaryIO
 
 from preprocess.decode_pool import Chunk
-from preprocess.disk import write_through
 
 BLOCK = tarfile.BLOCKSIZE
 END = bytes(2 * BLOCK)
@@ -58,14 +57,12 @@ class DaliWriter:
         self.tar.write(b"".join(pieces))
 
     def close(self) -> list[str]:
-        """Finish the split; its files are on the disk when this returns."""
+        """Finish the split."""
         self.tar.write(END)
-        write_through(self.tar)
         self.tar.close()
         with open(self.folder / self.names[1], "w", encoding="ascii") as file:
             file.write(f"v1.2 {self.done}\n")
             file.writelines(self.lines)
-            write_through(file)
         return self.names
 
     def discard(self) -> None:

@@ -11,7 +11,6 @@ the bytes do not depend on chance.
 """
 
 import contextlib
-import os
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -76,16 +75,11 @@ class FfcvWriter:
             self.done, first = self.done + len(images), first + len(images)
 
     def close(self) -> list[str]:
-        """Finish the split; its file is on the disk when this returns."""
+        """Finish the split."""
         pages, self.pages = self.pages, None
         pages.__exit__(None, None, None)
         self.writer.header["num_samples"] = self.done  # bad images were left out: metadata keeps its room
         self.writer.finalize([self._allocations()])
-        handle = os.open(self.folder / self.name, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
         return [self.name]
 
     def _allocations(self) -> np.ndarray:

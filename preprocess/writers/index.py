@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 
 from preprocess.decode_pool import Chunk
-from preprocess.disk import write_through
 
 BYTES = 300  # per image, for the check of free space: label and path line
 
@@ -38,16 +37,14 @@ class IndexWriter:
         self.paths.extend(r.path for r in chunk.records)
 
     def close(self) -> list[str]:
-        """Finish the split; its files are on the disk when this returns."""
+        """Finish the split."""
         labels, files = self.file_names(self.split)
         with open(self.folder / files, "wb") as file:
             file.write("".join(f"{path}\n" for path in self.paths).encode())
-            write_through(file)
         if not self.labelled:
             return [files]
         with open(self.folder / labels, "wb") as file:
             np.save(file, np.array(self.labels, np.int64))
-            write_through(file)
         return [files, labels]
 
     def discard(self) -> None:

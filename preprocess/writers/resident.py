@@ -12,7 +12,6 @@ from typing import BinaryIO
 import numpy as np
 
 from preprocess.decode_pool import Chunk
-from preprocess.disk import write_through
 
 
 class ResidentWriter:
@@ -40,11 +39,10 @@ class ResidentWriter:
         self.done += len(chunk.pixels)
 
     def close(self) -> list[str]:
-        """Finish the split; its file is on the disk when this returns."""
+        """Finish the split."""
         if self.done < self.count:  # bad images were left out: the header's length is the same for any count
             self.images.seek(0)
             self._write_header(self.done)
-        write_through(self.images)
         self.images.close()
         return [self.name]
 

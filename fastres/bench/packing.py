@@ -1,0 +1,133 @@
+"""A tree of JPEGs to packed files: preprocess/pack.py for all three engines, beside the plain way to two of them.
+
+The plain way: torchvision's ImageFolder (Pillow) into FFCV's DatasetWriter with a process per core, then the files
+into a tar as webdataset's TarWriter does. It checks, counts and hashes nothing and writes no resident file and no
+index. Both are whole commands: start, imports and reading the tree included. They take turns.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import torch
+
+from fastres.bench import harness, output
+from fastres.bench.harness import Contender
+from fastres.data.libraries import require
+from fastres.errors import MachineError, UsageError
+
+PACK = Path(__file__).resolve().parents[2] / "preprocess" / "pack.py"
+MODE = "pack for resident, ffcv and dali"
+CLASSES = 200
+LOOK_EVERY = 0.05  # seconds between looks at the memory
+
+
+def main(argv: list[str] | None = None) -> int:
+    """`python -m fastres.bench packing`: both ways in turns, then print, --json, --record."""
+    p = harness.options(__doc__, "packing")
+    p.set_defaults(rounds=3)
+    p.add_argument("--tree", type=Path, help="pack this data set's train/; default: images written for the purpose")
+    p.add_argument("--images", type=int, default=30_000, help="how many of those (default %(default)s)")
+    p.add_argument("--scratch", type=Path, help="folder on the disk to write to; default: the system's temporary one")
+    args = p.parse_args(argv)
+    if args.rounds < 1 or args.images < CLASSES:
+        raise UsageError(f"--rounds is 1 or more, --images {CLASSES} or more")
+    for engine in ("ffcv", "dali"):
+        require(engine)
+    output.publish("packing", measure(args), sys.argv[2:] if argv is None else argv, args)
+    return 0
+
+
+def measure(args) -> dict:
+    """Both ways, alternately: {machine, rows, ratios, peak memory of each way}."""
+    described = harness.machine(torch.device("cpu"))
+    with TemporaryDirectory(dir=args.scratch) as scratch:
+        tree = args.tree or write_tree(Path(scratch) / "tree", args.images)
+        images = sum(1 for path in (tree / "train").rglob("*") if path.is_file() and path.suffix != ".txt")
+        out = Path(scratch) / "out"
+        engines = ["--engines", "resident,ffcv,dali"]
+        commands = {
+            "fastres": [PACK, "--source", tree, "--out", out, *engines],
+            "ImageFolder + DatasetWriter + tar": ["-m", "fastres.bench.peer_packing", tree / "train", out],
+        }
+        contenders = {
+            name: Contender(MODE, name, run=lambda n: n, ours=name == "fastres", dtype="", note=note)
+            for name, note in (("fastres", ""), (list(commands)[1], "no checks, digests, resident file, index, val"))
+        }
+        memory = dict.fromkeys(commands, 0)
+        for _ in range(args.rounds):
+            for name, command in commands.items():
+                shutil.rmtree(out, ignore_errors=True)
+                seconds, peak = _timed([sys.executable, *map(str, command)])
+                count = json.loads((out / "manifest.json").read_text())["splits"] if name == "fastres" else {}
+                made = sum(split["count"] for split in count.values()) or images
+                contenders[name].rates.append(made / seconds)
+                contenders[name].bytes_per_image = sum(f.stat().st_size for f in out.iterdir()) // made
+                memory[name] = max(memory[name], peak)
+    rows = [harness.row(contender) for contender in contenders.values()]
+    return {
+        "machine": described, "rounds": args.rounds, "images": images, "rows": rows, "ratios": harness.ratios(rows),
+        "peak_memory_gb": {name: round(peak / 1e9, 2) for name, peak in memory.items()},
+    }  # fmt: skip
+
+
+def write_tree(root: Path, images: int) -> Path:
+    """train/<label>/*.JPEG and val/<label>/*.JPEG of 64 px, quality 85: smooth colours and noise, 3 kB each."""
+    from PIL import Image
+
+    rng = np.random.default_rng(0)
+    for i in range(images + CLASSES):
+        split, label = ("train", i % CLASSES) if i < images else ("val", i - images)
+        folder = root / split / f"n{label:08d}"
+        folder.mkdir(parents=True, exist_ok=True)
+        coarse = Image.fromarray(rng.integers(0, 256, (9, 9, 3), dtype=np.uint8))
+        smooth = np.asarray(coarse.resize((64, 64), Image.Resampling.BILINEAR)).astype(np.int16)
+        noisy = (smooth + rng.integers(-12, 12, (64, 64, 1))).clip(0, 255).astype(np.uint8)
+        Image.fromarray(noisy).save(folder / f"{i}.JPEG", quality=85)
+    return root
+
+
+def _timed(command: list[str]) -> tuple[float, int]:
+    """Wall seconds of a command and the most memory, in bytes, that it and its descendants held together."""
+    start, peak, ended = time.perf_counter(), 0, threading.Event()
+
+    def watch() -> None:
+        nonlocal peak
+        while not ended.wait(LOOK_EVERY):
+            peak = max(peak, _memory_of(process.pid))
+
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    said, _ = process.communicate()
+    seconds = time.perf_counter() - start
+    ended.set()
+    watcher.join()
+    if process.returncode:
+        raise MachineError(f"{' '.join(command)} ended with {process.returncode}: {said[-1000:]}")
+    return seconds, peak
+
+
+def _memory_of(pid: int) -> int:
+    """Resident bytes of a process and its descendants; pages that they share count for each."""
+    try:
+        pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+        children = [int(c) for task in Path(f"/proc/{pid}/task").iterdir() for c in _children(task)]
+    except (OSError, IndexError):  # it has just ended
+        return 0
+    return pages * os.sysconf("SC_PAGE_SIZE") + sum(map(_memory_of, children))
+
+
+def _children(task: Path) -> list[str]:
+    return (task / "children").read_text().split()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
