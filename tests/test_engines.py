@@ -16,6 +16,8 @@ from fastres.data.ahead import Ahead
 from fastres.data.engines import ENGINES, open_split, packed_for
 from fastres.data.manifest import load_manifest
 from fastres.errors import DataError, MachineError
+from preprocess import pack
+from preprocess.options import parse_arguments
 from tests.conftest import TINY_FILE
 from tests.packing import arrays, need, wait_for
 
@@ -171,6 +173,14 @@ def test_a_missing_library_is_said_with_its_remedy(packed, tmp_path, monkeypatch
     with pytest.raises(MachineError, match=rf"--engine {missing}: .*pip install .*{missing}"):
         train.main([*arguments, "--engine", missing])
     assert not (tmp_path / "run").exists()
+
+
+def test_the_packer_takes_what_is_installed_and_says_what_is_not(tmp_path, monkeypatch):
+    monkeypatch.setattr(libraries, "find_spec", lambda _: None)
+    assert parse_arguments([], "").engines == ["resident"]
+    with pytest.raises(MachineError, match=r"--engine dali: nvidia.dali is not installed; pip install"):
+        pack.main(["--source", str(tmp_path), "--engines", "resident,dali", "--out", str(tmp_path / "packed")])
+    assert not (tmp_path / "packed").exists()
 
 
 # ---- the thread that works ahead

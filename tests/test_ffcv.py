@@ -47,6 +47,7 @@ def test_a_script_of_ffcv_alone_reads_our_file(packed_for_engines):
     assert done.stdout.split("\n")[:-1] == expected
 
 
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")  # FFCV's writer, Python 3.12
 def test_the_bytes_are_those_of_ffcvs_own_writer(packed_for_engines, tmp_path, capfd):
     """Everything FFCV's reader knows of the file, after its own DatasetWriter has written the same samples."""
     from ffcv.fields import IntField, RGBImageField

@@ -26,6 +26,7 @@ from fastres.errors import MachineError, UsageError
 PACK = Path(__file__).resolve().parents[2] / "preprocess" / "pack.py"
 MODE = "pack for resident, ffcv and dali"
 CLASSES = 200
+NOT_EQUAL = "no checks, digests, resident file, index, val"
 LOOK_EVERY = 0.05  # seconds between looks at the memory
 
 
@@ -41,7 +42,9 @@ def main(argv: list[str] | None = None) -> int:
         raise UsageError(f"--rounds is 1 or more, --images {CLASSES} or more")
     for engine in ("ffcv", "dali"):
         require(engine)
-    output.publish("packing", measure(args), sys.argv[2:] if argv is None else argv, args)
+    result = measure(args)
+    output.publish("packing", result, sys.argv[2:] if argv is None else argv, args)
+    print("; ".join(f"{name}: {peak} GB at most" for name, peak in result["peak_memory_gb"].items()))
     return 0
 
 
@@ -58,8 +61,8 @@ def measure(args) -> dict:
             "ImageFolder + DatasetWriter + tar": ["-m", "fastres.bench.peer_packing", tree / "train", out],
         }
         contenders = {
-            name: Contender(MODE, name, run=lambda n: n, ours=name == "fastres", dtype="", note=note)
-            for name, note in (("fastres", ""), (list(commands)[1], "no checks, digests, resident file, index, val"))
+            name: Contender(MODE, name, run=lambda n: n, ours=name == "fastres", dtype=formats, note=note)
+            for (name, formats, note) in zip(commands, ("3 formats", "2 formats"), ("", NOT_EQUAL), strict=True)
         }
         memory = dict.fromkeys(commands, 0)
         for _ in range(args.rounds):

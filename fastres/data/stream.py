@@ -76,6 +76,8 @@ class Stream:
         Copied out of the library's buffers, which it fills again. PyTorch keeps a pinned buffer until the copy from
         it is done, so it may be let go of at once.
         """
+        if self._pinned:  # pinning in a new thread would otherwise open a context on the first GPU
+            torch.cuda.set_device(self.device)
         first = 0
         chunks = self.reader.read(ids, batch_size)
         try:
