@@ -3,6 +3,7 @@
 Every contender delivers shuffled, augmented, normalised channels-last batches and their labels, and keeps the last,
 smaller batch. Its first epoch (compilation, page cache) is not counted. `--digest` instead reads one epoch through
 one engine, in a fixed order, and ends with a digest over ids, labels and pixels that is the same for every engine.
+A batch has 2048 images on a GPU and 128 on a CPU, unless --batch says otherwise.
 """
 
 import argparse
@@ -46,6 +47,7 @@ def main(argv: list[str] | None = None) -> int:
     for engine in args.engine.split(",") if args.engine else ():
         if engine not in ENGINES:
             raise UsageError(f"--engine {engine}: unknown here, expected one of {', '.join(ENGINES)}")
+    harness.settle(args)
     if args.batch < 1 or args.rounds < 1:
         raise UsageError("--batch and --rounds are 1 or more")
     packed = packed_for(load_manifest(args.data), args.split)  # a wrong folder is said here, by this process
@@ -64,8 +66,7 @@ def digest(args) -> int:
     """Read one epoch in epoch_order and hash what comes: img/s and N, then the digest as the last line."""
     if len(args.engine) != 1:
         raise UsageError("--digest reads through one engine: name it with --engine")
-    manifest, device = load_manifest(args.data), torch.device(args.device)
-    data = open_split(args.engine[0], args.data, manifest, args.split, device)
+    data = open_split(args.engine[0], args.data, load_manifest(args.data), args.split, args.device)
     delivered, count, waited, start = [], 0, 0.0, time.perf_counter()
     for batch in data.batches(epoch_order(len(data), seed=0, stage=0, epoch=1), args.batch):
         pixels = batch.images[batch.rows].cpu()
@@ -88,8 +89,8 @@ def digest_of(arrays: list[np.ndarray]) -> str:
 
 def measure(args) -> dict:
     """All contenders of both modes, epochs in turns: {machine, rows, ratios, skipped}."""
-    device, manifest = torch.device(args.device), load_manifest(args.data)
-    described = harness.machine(device)
+    manifest = load_manifest(args.data)
+    described = harness.machine(args.device)
     rows, skipped = [], []
     with TemporaryDirectory() as scratch:
         source = peer_loaders.Source.of(args.data, manifest, args.split, args.tree, Path(scratch))
@@ -103,7 +104,7 @@ def measure(args) -> dict:
             ]
             contenders, left_out = harness.all_of(makers)
             skipped += left_out
-            harness.take_turns(contenders, args.rounds, 0.0, device)
+            harness.take_turns(contenders, args.rounds, 0.0, args.device)
             rows += [harness.row(contender) for contender in contenders]
     return {
         "machine": described, "batch": args.batch, "rounds": args.rounds, "rows": rows, "ratios": harness.ratios(rows),
@@ -113,8 +114,7 @@ def measure(args) -> dict:
 
 def _ours(mode: str, engine: str, geometry: Geometry, manifest: Manifest, args) -> list[Contender]:
     """One engine with the views kernel behind it, in float32 and, where the hardware has it, bfloat16."""
-    device = torch.device(args.device)
-    data = open_split(engine, args.data, manifest, args.split, device)
+    data = open_split(engine, args.data, manifest, args.split, args.device)
 
     def epochs(dtype: torch.dtype, buffers: dict, count: int) -> int:
         made = 0
@@ -128,7 +128,7 @@ def _ours(mode: str, engine: str, geometry: Geometry, manifest: Manifest, args) 
                 made += n
         return made
 
-    dtypes = [torch.float32, *([torch.bfloat16] if has_bf16(device) else [])]
+    dtypes = [torch.float32, *([torch.bfloat16] if has_bf16(args.device) else [])]
     return [
         Contender(
             mode, f"fastres {engine}", partial(epochs, dtype, {}), True, str(dtype).removeprefix("torch."),
@@ -140,7 +140,7 @@ def _ours(mode: str, engine: str, geometry: Geometry, manifest: Manifest, args) 
 
 def _peer(mode: str, name: str, note: str, make, source, geometry: Geometry, args) -> list[Contender]:
     """`make` returns a function that starts an epoch: an iterator of (x, labels)."""
-    start_epoch: Callable[[], Iterator] = make(source, geometry, args.batch, torch.device(args.device))
+    start_epoch: Callable[[], Iterator] = make(source, geometry, args.batch, args.device)
 
     def epochs(count: int) -> int:
         made = 0

@@ -3,7 +3,9 @@
 Mode A is the paper's first two stages (64 -> 256, crop 224), mode B those after size adaptation (crop 56). Every
 contender gathers, crops, mirrors, jitters, lights and normalises; what one leaves undone is in its row. All take
 turns in one process, with settings that suit the peers; beside them a plain fill of a buffer of the same size says
-what the machine's memory can do (in mode B a batch of float32 is 5 MB and stays in a large cache).
+what the machine's memory can do (on a CPU, in mode B a batch of float32 is 5 MB and stays in a large cache).
+
+A batch has 2048 images on a GPU and 128 on a CPU, unless --batch says otherwise.
 """
 
 import argparse
@@ -39,6 +41,7 @@ def main(argv: list[str] | None = None) -> int:
     p.add_argument("--only", default="", help="contenders whose name has this in it, and the fill")
     p.add_argument("--result", type=Path, help=argparse.SUPPRESS)
     args = p.parse_args(argv)
+    harness.settle(args)
     if args.batch < 1 or args.rounds < 1 or args.images < 1:
         raise UsageError("--batch, --rounds and --images are 1 or more")
     if args.result:
@@ -46,7 +49,7 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     argv = sys.argv[2:] if argv is None else argv
     if args.dump:
-        dump(args.dump, torch.device(args.device))
+        dump(args.dump, args.device)
         print(f"wrote {args.dump}")
     output.publish("views", harness.in_tuned_process("fastres.bench.views", argv), argv, args)
     return 0
@@ -54,7 +57,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def measure(args) -> dict:
     """All contenders of both modes in turns: {machine, rows, ratios, write_bandwidth_gb_per_s, skipped}."""
-    device = torch.device(args.device)
+    device = args.device
     described = harness.machine(device)
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 256, (args.images, SIDE, SIDE, 3), dtype=np.uint8)
@@ -113,12 +116,8 @@ def _ours(mode: str, geometry: Geometry, images, order, args) -> list[Contender]
     if images.device.type == "cuda":
         fast, formats = "triton", [torch.float32, torch.bfloat16, torch.float16]
         formats = formats if has_bf16(images.device) else [torch.float32, torch.float16]
-    elif images.device.type != "cpu":
-        fast, formats = "torch", [torch.float32]
     found = []
-    for impl, dtype in [*((fast, dtype) for dtype in formats), ("torch", torch.float32)][
-        : None if fast != "torch" else 1
-    ]:
+    for impl, dtype in [*((fast, dtype) for dtype in formats), ("torch", torch.float32)]:
         settings = ViewSettings(impl=impl)
         plan = TrainPlan(geometry=geometry, settings=settings, seed=0, stage=0, epoch=1, dtype=dtype)
         size = 3 * geometry.crop**2 * dtype.itemsize
