@@ -13,7 +13,8 @@ from fastres.geometry import Geometry
 from fastres.schedule_types import ViewSettings
 from fastres.views import TWELVE_VIEWS, TestPlan, TrainPlan, colour
 from fastres.views.draw import draw, epoch_order, philox
-from fastres.views.resample import CONVENTIONS, matrix, taps
+from fastres.views.resample import CONVENTIONS, matrix
+from fastres.views.tables import band
 
 GEOMETRIES = [(64, 4), (64, 1), (32, 4), (32, 1), (8, 1), (40, 3), (24, 2)]
 
@@ -134,15 +135,25 @@ def test_torch7_shrinks_seven_taps_to_zero_three_six():
 
 @pytest.mark.parametrize("convention", CONVENTIONS)
 @pytest.mark.parametrize("src,dst", [(64, 256), (64, 56), (64, 64), (1, 5), (8, 7), (2, 2), (3, 1)])
-def test_taps_are_the_matrix_and_rows_sum_to_one(src, dst, convention):
-    dense, band = matrix(src, dst, convention), taps(src, dst, convention)
-    rebuilt = np.zeros_like(dense)
+def test_rows_of_the_matrix_sum_to_one(src, dst, convention):
+    np.testing.assert_allclose(matrix(src, dst, convention).sum(1), 1, atol=1e-12)
+
+
+@pytest.mark.parametrize("wider", [0, 6])
+@pytest.mark.parametrize("convention", CONVENTIONS)
+@pytest.mark.parametrize("src,dst", [(64, 256), (64, 56), (64, 64), (64, 7), (40, 120), (8, 32), (8, 7), (8, 8)])
+def test_the_band_is_the_matrix(src, dst, convention, wider):
+    """Every entry in float32, none outside the image, and first samples that never fall."""
+    dense = matrix(src, dst, convention)
+    first, weight = band(src, dst, convention, wider)
+    width = weight.shape[1]
+    assert first.shape == (dst,) and weight.dtype == np.float32
+    assert width >= max(4, wider) or (width == 1 and src == dst and not wider)
+    assert first.min() >= 0 and first.max() + width <= src and (np.diff(first) >= 0).all()
+    rebuilt = np.zeros_like(dense, dtype=np.float32)
     for row in range(dst):
-        first = band.first[row]
-        assert first >= 0 and first + band.weight.shape[1] <= src
-        rebuilt[row, first : first + band.weight.shape[1]] = band.weight[row]
-    assert np.array_equal(rebuilt, dense)
-    np.testing.assert_allclose(dense.sum(1), 1, atol=1e-12)
+        rebuilt[row, first[row] : first[row] + width] = weight[row]
+    assert np.array_equal(rebuilt, dense.astype(np.float32))
 
 
 def test_philox_known_answers():

@@ -13,24 +13,12 @@ Every row sums to 1, so a colour transform that is affine may be applied before 
 """
 
 from functools import lru_cache
-from typing import NamedTuple
 
 import numpy as np
 
 from fastres.errors import UsageError
 
 CONVENTIONS = ("half-pixel", "torch7")
-
-
-class Taps(NamedTuple):
-    """The non-zero band of a resampling matrix.
-
-    first   i32 [dst]     index of the first source sample of each row
-    weight  f64 [dst, T]  weights of source samples first .. first + T - 1, zero padded; first + T <= src
-    """
-
-    first: np.ndarray
-    weight: np.ndarray
 
 
 @lru_cache(maxsize=64)
@@ -44,19 +32,6 @@ def matrix(src: int, dst: int, convention: str) -> np.ndarray:
         raise UsageError(f"resampling convention is {convention!r}, expected one of {', '.join(CONVENTIONS)}")
     dense.setflags(write=False)
     return dense
-
-
-@lru_cache(maxsize=64)
-def taps(src: int, dst: int, convention: str) -> Taps:
-    """The same matrix as a table of taps: 4 a row when enlarging, 1 for the identity, more when antialiasing."""
-    dense = matrix(src, dst, convention)
-    nonzero = dense != 0
-    first = nonzero.argmax(axis=1)
-    last = src - 1 - nonzero[:, ::-1].argmax(axis=1)
-    width = int((last - first).max()) + 1
-    first = np.minimum(first, src - width)  # keep the whole band inside the image
-    weight = np.take_along_axis(dense, first[:, None] + np.arange(width), axis=1)
-    return Taps(first.astype(np.int32), weight)
 
 
 def _half_pixel(src: int, dst: int) -> np.ndarray:
