@@ -27,7 +27,7 @@ def train_views(images: torch.Tensor, ids: torch.Tensor, plan: TrainPlan) -> tor
     # mean colour of the view, (mean R)^T X (mean K), without making the view
     mean_row = torch.bmm(rows.mean(1, keepdim=True), pixels.view(batch, side, side * 3))
     mean_rgb = torch.bmm(columns.mean(1, keepdim=True), mean_row.view(batch, side, 3)).squeeze(1)
-    c, b = colour.compose(mean_rgb.double().cpu().numpy(), draws.factors, draws.order, draws.lighting)
+    c, b = colour.compose(mean_rgb.cpu().double().numpy(), draws.factors, draws.order, draws.lighting)
     coloured = torch.baddbmm(
         _on(b, device)[:, None, :], pixels.view(batch, side * side, 3), _on(c, device).transpose(1, 2)
     )
