@@ -58,6 +58,21 @@ def chart(result: dict, path: Path) -> None:
     plt.close(figure)
 
 
+def record_folder(root: Path, name: str, machine: dict) -> Path:
+    """Make root/<date>_<name>_<machine>, with -2, -3, ... behind it where records of that day exist: none is lost."""
+    where = machine["gpu"] or f"{machine['processor']} {machine['cores']} cores"
+    slug = re.sub(r"[^a-z0-9]+", "-", where.lower()).strip("-")
+    root.mkdir(parents=True, exist_ok=True)
+    folder, number = root / f"{machine['date']}_{name}_{slug}", 1
+    while True:
+        try:
+            folder.mkdir()
+            return folder
+        except FileExistsError:
+            number += 1
+            folder = root / f"{machine['date']}_{name}_{slug}-{number}"
+
+
 def publish(name: str, result: dict, command: list[str], args) -> None:
     """Print the table; write --json and --record where asked for."""
     result = {"command": f"python -m fastres.bench {shlex.join([name, *command])}", **result}
@@ -66,11 +81,7 @@ def publish(name: str, result: dict, command: list[str], args) -> None:
         args.json.parent.mkdir(parents=True, exist_ok=True)
         args.json.write_text(json.dumps(result, indent=1) + "\n")
     if args.record:
-        machine = result["machine"]
-        where = machine["gpu"] or f"{machine['processor']} {machine['cores']} cores"
-        slug = re.sub(r"[^a-z0-9]+", "-", where.lower()).strip("-")
-        folder = args.record / f"{machine['date']}_bench-{name}_{slug}"
-        folder.mkdir(parents=True, exist_ok=True)
+        folder = record_folder(args.record, f"bench-{name}", result["machine"])
         (folder / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n")
         (folder / "table.md").write_text(f"`{result['command']}`\n\n{table(result)}\n")
         chart(result, folder / "chart.png")

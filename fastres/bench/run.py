@@ -9,7 +9,6 @@ results.csv gets one row a seed.
 import argparse
 import csv
 import json
-import re
 import shutil
 import statistics
 import subprocess
@@ -20,7 +19,8 @@ from pathlib import Path
 
 import torch
 
-from fastres.bench import harness
+from fastres.bench import harness, output
+from fastres.data.engines import ENGINES
 from fastres.errors import MachineError, UsageError
 from fastres.track.console import say, table
 
@@ -39,6 +39,7 @@ def main(argv: list[str] | None = None) -> int:
     p.add_argument("--schedule", default="paper", metavar="NAME|FILE.py")
     p.add_argument("--data", type=Path, default=Path("packed"), metavar="DIR")
     p.add_argument("--seeds", type=int, default=1, metavar="N", help="seeds 0 to N-1 (default 1)")
+    p.add_argument("--engine", choices=tuple(ENGINES), default="resident", help="passed on to train")
     p.add_argument("--device", default="auto")
     p.add_argument("--precision", default="auto")
     p.add_argument("--set", action="append", default=[], metavar="A.B=C", help="passed on to train")
@@ -68,15 +69,16 @@ def _train(args, seed: int, folder: Path) -> dict:
     say(f"{args.schedule}, seed {seed}")
     command = [
         sys.executable, "-m", "fastres.train", "--schedule", args.schedule, "--data", str(args.data), "--run-dir",
-        str(folder), "--seed", str(seed), "--device", args.device, "--precision", args.precision, "--wandb", "off",
-        "--json", *(f"--set={setting}" for setting in args.set), *(["--weights", args.weights] if args.weights else []),
+        str(folder), "--seed", str(seed), "--engine", args.engine, "--device", args.device,
+        "--precision", args.precision, "--wandb", "off", "--json", *(f"--set={setting}" for setting in args.set),
+        *(["--weights", args.weights] if args.weights else []),
     ]  # fmt: skip
     started = time.perf_counter()
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
     if done.returncode:
         raise MachineError(f"the run of seed {seed} ended with exit code {done.returncode}: see its message above")
     summary = json.loads(done.stdout.splitlines()[-1])
-    return {**summary, "engine": "resident", "cold_s": time.perf_counter() - started}
+    return {**summary, "engine": args.engine, "cold_s": time.perf_counter() - started}
 
 
 def as_table(result: dict) -> str:
@@ -100,11 +102,7 @@ def as_table(result: dict) -> str:
 
 
 def _record(args, result: dict, text: str, first: Path) -> None:
-    machine, name = result["machine"], result["rows"][0]["schedule"]
-    where = machine["gpu"] or f"{machine['processor']} {machine['cores']} cores"
-    slug = re.sub(r"[^a-z0-9]+", "-", where.lower()).strip("-")
-    folder = args.record / f"{machine['date']}_{name}_{slug}"
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = output.record_folder(args.record, result["rows"][0]["schedule"], result["machine"])
     (folder / "run.json").write_text(json.dumps(result, indent=1) + "\n")
     (folder / "table.md").write_text(f"`{result['command']}`\n\n```\n{text}\n```\n")
     for picture in sorted((first / "pictures").glob("*.png")):
@@ -136,20 +134,21 @@ def add_rows(path: Path, result: dict) -> None:
 
 
 def readme_table(path: Path) -> str:
-    """The README's results: one markdown row a schedule, machine, precision and commit; mean and spread over seeds."""
+    """The README's results: one row a schedule, engine, machine, precision and commit; mean and spread over seeds."""
     with path.open(newline="") as file:
         rows = list(csv.DictReader(file))
+    keys = ("date", "commit", "schedule", "engine", "device", "precision")
     groups: dict[tuple, list[dict]] = {}
     for row in rows:
-        groups.setdefault(tuple(row[k] for k in ("date", "commit", "schedule", "device", "precision")), []).append(row)
+        groups.setdefault(tuple(row[k] for k in keys), []).append(row)
     lines = [
         "| schedule | machine | seeds | val top-1 err %, 12-crop | centre | top-5 12-crop | train s | cold s | img/s |",
         "|---|---|---:|---:|---:|---:|---:|---:|---:|",
     ]
-    for (date, commit, schedule, device, precision), group in groups.items():
+    for (date, commit, schedule, engine, device, precision), group in groups.items():
         cells = [_spread(group, column) for column in ("top1_err_12-crop", "top1_err_centre", "top5_err_12-crop")]
         cells += [f"{_mean(group, column):,.0f}" for column in ("train_s", "cold_s", "img_per_s")]
-        where = f"{device}, {precision}, {date}, {commit}"
+        where = f"{device}, {'' if engine == 'resident' else engine + ', '}{precision}, {date}, {commit}"
         lines.append(f"| `{schedule}` | {where} | {len(group)} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
