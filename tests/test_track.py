@@ -249,7 +249,7 @@ def test_progress_draws_a_bar_on_a_terminal_and_only_lines_elsewhere(monkeypatch
             for _ in range(10):
                 progress.update(100, loss=1.23456, err=45.6)
                 time.sleep(0.03)
-            progress.line("epoch 2: 45.6 %")
+            console.say("epoch 2: 45.6 %")
         if stream.isatty():
             assert "stage 1/4 epoch 2/5" in stream.getvalue() and "img/s" in stream.getvalue()
             assert "loss=1.235" in stream.getvalue() and "epoch 2: 45.6 %\n" in stream.getvalue()

@@ -24,10 +24,6 @@ class Progress:
             self._bar.set_postfix({name: f"{value:.4g}" for name, value in figures.items()}, refresh=False)
         self._bar.update(n_images)
 
-    def line(self, text: str) -> None:
-        """A line that stays, terminal or not."""
-        say(text)
-
     def __enter__(self) -> "Progress":
         return self
 
