@@ -10,6 +10,7 @@ from fastres import views
 from fastres.data.manifest import Manifest
 from fastres.data.resident import Batch
 from fastres.engine.precision import Precision
+from fastres.engine.rehearsal import rehearse
 from fastres.engine.step import EagerStep, sgd
 from fastres.engine.steps import choose_step
 from fastres.errors import MachineError
@@ -27,7 +28,11 @@ TIMED_STEPS = {"cpu": 2, "cuda": 20}
 
 def dry_run(schedule: Schedule, manifest: Manifest, precision: Precision, *, as_json: bool) -> int:
     """Print the stages with their measured img/s and expected seconds. Touches neither weights nor run folder."""
-    rows = [_probe(schedule, stage, manifest, precision) for stage in schedule.stages]
+    networks = rehearse(schedule, manifest.num_classes, manifest.side)
+    rows = [
+        _probe(schedule, stage, network, manifest, precision)
+        for stage, network in zip(schedule.stages, networks, strict=True)
+    ]
     result = {
         "schedule": schedule.to_dict(),
         "device": device_name(precision.device),
@@ -48,13 +53,14 @@ def dry_run(schedule: Schedule, manifest: Manifest, precision: Precision, *, as_
     return 0
 
 
-def _probe(schedule: Schedule, stage: Stage, manifest: Manifest, precision: Precision) -> dict:
+def _probe(
+    schedule: Schedule, stage: Stage, architecture: Architecture, manifest: Manifest, precision: Precision
+) -> dict:
     """Time a few steps of one stage on random images of the data's size, with fresh weights."""
     device, batch_size = precision.device, min(schedule.batch_size, manifest.count("train"))
     if device.type == "cpu":
         batch_size = min(batch_size, CPU_PROBE_BATCH)
-    stem = "7x7" if not _stem_replaced(schedule, stage) else "3x3"
-    network = build(Architecture(schedule.arch, schedule.width, manifest.num_classes, stem)).to(device)
+    network = build(architecture).to(device, memory_format=torch.channels_last)
     learning = set_trainable(network, stage.train)
     training_mode(network, stage)
     step = choose_step(schedule.step, network, sgd(learning, schedule.optimizer, schedule.optimizer.lr), precision)
@@ -76,7 +82,7 @@ def _probe(schedule: Schedule, stage: Stage, manifest: Manifest, precision: Prec
     return {
         "stage": stage.name, "epochs": stage.epochs, "crop": geometry.crop, "learning": len(learning),
         "steps": stage.epochs * math.ceil(manifest.count("train") / schedule.batch_size),
-        "img_per_s": round(speed, 1), "expected_s": round(stage.epochs * manifest.count("train") / speed, 1),
+        "probe_batch": batch_size, "img_per_s": round(speed, 1), "expected_s": round(stage.epochs * manifest.count("train") / speed, 1),
     }  # fmt: skip
 
 
@@ -88,8 +94,3 @@ def _time(step: EagerStep, batch: tuple, plan: views.TrainPlan, device: torch.de
             step(Batch(*batch), plan, lr=1e-6)
         step.mean_loss()  # waits for the device
     return (time.perf_counter() - started) / count
-
-
-def _stem_replaced(schedule: Schedule, stage: Stage) -> bool:
-    done = schedule.stages[: schedule.stages.index(stage) + 1]
-    return any(operation.startswith("stem:") for row in done for operation in row.surgery)

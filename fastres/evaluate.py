@@ -8,15 +8,17 @@
 import argparse
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import nn
 from torchvision.models.resnet import ResNet
 
 from fastres import scoring, views
 from fastres.data.engines import Split, open_split, packed_for
-from fastres.data.manifest import Manifest, load_manifest
+from fastres.data.manifest import Manifest, load_manifest, verify_file
 from fastres.engine.precision import CHOICES, Precision, choose_device, choose_precision
 from fastres.errors import DataError, MachineError, UsageError, run_command
 from fastres.files import write_atomic
@@ -27,41 +29,59 @@ from fastres.model.weights import network_from, read_metadata, read_weights
 from fastres.schedule_types import ViewSettings
 from fastres.track.console import Progress, say, table
 
-# Views in one forward pass. A 224-pixel view's largest activation is 64 x 112 x 112: 0.8 MB in float32 or 1.6 MB
-# in bf16 with its successor alive, so 256 views stay under 1 GB on a CPU and 3,072 under 10 GB on a GPU.
+# Views in one forward pass. In float32 a 224-pixel view of ResNet-18 holds 5.8 MB at once (its stem's output is 3.2 MB,
+# twice), of ResNet-50 9.9 MB: 256 views take 1.5 or 2.5 GB on a CPU. Where a GPU's memory does not hold 3,072, the
+# number is halved until it does.
 VIEWS_PER_PASS = {"cpu": 256, "cuda": 3072}
 
 
 @torch.no_grad()
 def score(
-    network: nn.Module, data: Split, plan: views.TestPlan, precision: Precision, *, label: str = "evaluation"
-) -> torch.Tensor:
+    network: nn.Module, data: Split, plan: views.TestPlan, precision: Precision, *, label: str = "evaluation",
+    between: Callable[[], None] = lambda: None,
+) -> torch.Tensor:  # fmt: skip
     """Class scores of every image and view: f32 [N, V, C] on the CPU. Exactly N, in order, nothing padded.
 
     A ResNet is folded first, whatever mode it is in; anything else is put in eval mode and left there.
+    `between` is called before every batch, and may raise to stop. MachineError where not even one image fits the GPU.
     """
     if isinstance(network, ResNet):
         network = StageNetwork(network, precision.dtype, inference=True)
     network.eval()
-    views_per_image = len(plan.views)
-    batch_size = max(1, VIEWS_PER_PASS[data.device.type] // views_per_image)
-    ids, out = range(len(data)), []
-    with Progress(len(ids), label) as progress:
-        for batch in data.batches(torch.arange(len(data)).numpy(), batch_size):
-            x = views.apply(batch.images, batch.rows, batch.ids, plan)
+    batch_size = max(1, VIEWS_PER_PASS[data.device.type] // len(plan.views))
+    while True:
+        try:
+            return _score(network, data, plan, precision, batch_size, label, between)
+        except torch.cuda.OutOfMemoryError as error:
+            if batch_size == 1:
+                raise MachineError(f"{label}: one image's views do not fit the GPU's memory; free it") from error
+        batch_size //= 2
+        torch.cuda.empty_cache()
+        say(f"{label}: the GPU's memory is full, going on with {batch_size} images a pass")
+
+
+def _score(network, data: Split, plan: views.TestPlan, precision: Precision, batch_size: int, label: str, between):
+    out, inputs = [], {}
+    with Progress(len(data), label) as progress:
+        for batch in data.batches(np.arange(len(data)), batch_size):
+            between()
+            size = len(batch.ids)
+            x = views.apply(batch.images, batch.rows, batch.ids, plan, out=inputs.get(size))
+            inputs[size] = x  # written over by the next batch
             with precision.autocast():
                 logits = network(x)
-            out.append(logits.float().view(len(batch.ids), views_per_image, -1))
-            progress.update(len(batch.ids))
+            out.append(logits.float().view(size, len(plan.views), -1))
+            progress.update(size)
     return torch.cat(out).cpu()
 
 
 def evaluate(
-    network: nn.Module, data: Split, geometry: Geometry, settings: ViewSettings, precision: Precision
-) -> tuple[dict, torch.Tensor]:
-    """The error table of a labelled split and the scores f32 [N, 12, C] it was made from."""
+    network: nn.Module, data: Split, geometry: Geometry, settings: ViewSettings, precision: Precision,
+    between: Callable[[], None] = lambda: None,
+) -> tuple[dict, torch.Tensor]:  # fmt: skip
+    """The error table of a labelled split and the scores f32 [N, 12, C] it was made from. `between`: see score."""
     plan = views.TestPlan(geometry=geometry, settings=settings, views=views.TWELVE_VIEWS, dtype=precision.dtype)
-    scores = score(network, data, plan, precision)
+    scores = score(network, data, plan, precision, between=between)
     return scoring.error_table(scores, data.labels.cpu()), scores
 
 
@@ -78,6 +98,12 @@ def format_errors(errors: dict, how: str, count: int, expected: dict[str, float]
             row += [expected.get(f"{method} top1"), expected.get(f"{method} top5")]
         rows.append(row)
     return table(rows, header)
+
+
+def read_names(packed: Path, manifest: Manifest, split: str) -> list[str]:
+    """The split's file names in order; DataError if the list is not the one that was packed."""
+    verify_file(packed, manifest, f"{split}.files.txt")
+    return (packed / f"{split}.files.txt").read_text().splitlines()
 
 
 def write_submission(path: Path, names: list[str], ranking: torch.Tensor, manifest: Manifest) -> None:
@@ -140,20 +166,15 @@ def main(argv: list[str] | None = None) -> int:
     precision = choose_precision(args.precision, device)
     engine = next(iter(packed_for(manifest, args.split)), "resident")
     data = open_split(engine, packed, manifest, args.split, device)
+    names = read_names(packed, manifest, args.split) if args.submission else []
     network.to(device, memory_format=torch.channels_last)
     settings = ViewSettings(convention=metadata.get("convention", ViewSettings().convention))
     geometry = Geometry(manifest.side, metadata.get("upscale", architecture.upscale))
     plan = views.TestPlan(geometry=geometry, settings=settings, views=views.TWELVE_VIEWS, dtype=precision.dtype)
-    try:
-        scores = score(network, data, plan, precision)
-    except torch.cuda.OutOfMemoryError as error:
-        raise MachineError(
-            f"the GPU's memory is full at {VIEWS_PER_PASS['cuda']} views a pass; free it or use --device cpu"
-        ) from error
+    scores = score(network, data, plan, precision)
 
     result: dict = {"weights": str(weights), "split": args.split, "count": len(data), "combine": args.combine}
     if args.submission:
-        names = (packed / f"{args.split}.files.txt").read_text().splitlines()
         write_submission(args.submission, names, scoring.combine(scores, args.combine), manifest)
         result["submission"] = str(args.submission)
     if args.split == "val":

@@ -33,7 +33,7 @@ def summarise(run: "Run", errors: dict, drawn: list[str]) -> dict:
         "schedule": run.schedule.name,
         "seed": run.seed,
         "data": str(run.data_folder),
-        "data_digest": run.manifest.data_digest,
+        "content_digest": run.manifest.content_digest,
         "device": device_name(run.precision.device),
         "precision": run.precision.name,
         "torch": torch.__version__,
@@ -88,7 +88,7 @@ def as_text(summary: dict, schedule: Schedule, folder: Path) -> str:
 
 
 def draw(run: "Run") -> list[str]:
-    """Error by epoch, the views of the last stage; the stem was drawn at its surgery. Returns the paths."""
+    """Error by epoch and the first stage's views; the stem was drawn at its surgery. Returns the paths."""
     folder = run.folder.pictures
     epochs = [record for record in read_log(run.folder.path / "log.jsonl") if record["event"] == "epoch"]
     paper = {f"paper, {name.removesuffix(' top1')}": value for name, value in run.schedule.expected.items()

@@ -6,6 +6,8 @@ train.py is the procedure; this is everything it would otherwise have to carry a
 import json
 import math
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +20,10 @@ from fastres.engine.checkpoint import Position, load_checkpoint, save_checkpoint
 from fastres.engine.learning_rate import learning_rate
 from fastres.engine.operate import Theatre, operate
 from fastres.engine.precision import Precision
+from fastres.engine.signals import StopRequest
 from fastres.engine.step import sgd
 from fastres.engine.steps import choose_step
-from fastres.errors import Diverged, FastresError, Preempted
+from fastres.errors import Diverged, FastresError, MachineError, Preempted
 from fastres.evaluate import evaluate
 from fastres.files import write_atomic
 from fastres.geometry import Geometry
@@ -53,7 +56,8 @@ class StageRun:
         optimizer = sgd(learning, schedule.optimizer, lr)
         self.step = choose_step(schedule.step, run.network, optimizer, run.precision)
         self.rate = Rate()
-        self.epoch_train_s = 0.0
+        self.epoch_train_s = 0.0  # of the epoch's steps so far, those before a resume included
+        self._since: float | None = None
 
     def plan(self, epoch: int) -> views.TrainPlan:
         """The epoch's training views; chance counts epochs from 1, 0 is surgery's."""
@@ -69,9 +73,23 @@ class StageRun:
     def training_mode(self) -> None:
         training_mode(self.run.network, self.row)
 
+    @contextmanager
+    def epoch_running(self) -> Iterator[None]:
+        """Count the time of an epoch's steps."""
+        self._since = time.perf_counter()
+        with self.rate.running():
+            yield
+        self.stop_clock()
+
+    def stop_clock(self) -> None:
+        """Add what has passed to the epoch's seconds: at its end, or before a checkpoint inside it."""
+        if self._since is not None:
+            self.epoch_train_s += time.perf_counter() - self._since
+            self._since = None
+
 
 class Run:
-    """State and bookkeeping of one run; use `open_run`."""
+    """State and bookkeeping of one run in an opened folder."""
 
     def __init__(self, args, schedule: Schedule, manifest: Manifest, precision: Precision, folder: RunDir) -> None:
         self.schedule, self.seed, self.manifest, self.precision = schedule, args.seed, manifest, precision
@@ -84,6 +102,7 @@ class Run:
         self.theatre = Theatre(schedule, args.seed, self.train, manifest.num_classes, manifest.side, precision)
         self.position, self._resumed = Position(), None
         self.images_seen = 0
+        self.last_error: dict[str, float] = {}  # for the progress bar
         self._restore()
         # last, so that nothing that can be refused above leaves a mirror behind
         name, tags = f"{schedule.name}-s{args.seed}", [schedule.name]
@@ -141,13 +160,13 @@ class Run:
     def step_done(self, stage: StageRun, epoch: int, step: int, images: int, progress: Progress) -> None:
         """Count, and every LOOK_EVERY steps look at the loss."""
         self.images_seen += images
-        if step % LOOK_EVERY == 0:
+        if step % LOOK_EVERY == 0 or step == 1:
             loss = self.check_finite(stage, epoch)
             self.position = Position(stage.index, epoch, step)
             speed = stage.rate.img_per_s
             self.log("step", stage=stage.index, epoch=epoch + 1, step=step, train_loss=loss, img_per_s=speed)
             self.wandb.log({"train/loss": loss, "speed/img_per_s": speed, "images_seen": self.images_seen})
-            progress.update(images, loss=loss)
+            progress.update(images, loss=loss, **self.last_error)
         else:
             progress.update(images)
 
@@ -168,6 +187,7 @@ class Run:
     def preempt(self, stage: StageRun, epoch: int, step: int) -> None:
         """Save and stop: the same command goes on with the next step."""
         self.check_finite(stage, epoch)
+        stage.stop_clock()
         self._save(Position(stage.index, epoch, step), stage)
         raise Preempted(f"stopped by a signal in stage {stage.row.name} epoch {epoch + 1} after step {step}; the same "
                         "command resumes there")  # fmt: skip
@@ -177,7 +197,7 @@ class Run:
         lr, loss = stage.learning_rate.at((epoch + 1) * stage.steps_per_epoch - 1), stage.step.mean_loss()
         stage.learning_rate.after_epoch(errors["top1"])
         total = sum(row.epochs for row in self.schedule.stages[: stage.index]) + epoch + 1
-        self.clock.seconds["validation"] += val_s
+        self.last_error = {"err": errors["top1"]}
         speed = stage.rate.img_per_s or len(self.train) / stage.epoch_train_s
         last = epoch + 1 == stage.row.epochs
         position = Position(stage.index + 1) if last else Position(stage.index, epoch + 1)
@@ -205,16 +225,16 @@ class Run:
             save_checkpoint(self.folder.checkpoints, position, state)
         self.position = position
 
-    def finish(self) -> dict:
+    def finish(self, stop: StopRequest) -> dict:
         """Twelve-crop evaluation, final weights, pictures, summary."""
         geometry = Geometry(self.manifest.side, self.schedule.stages[-1].upscale)
         with self.clock("evaluation"):
-            errors, _ = evaluate(self.network, self.val, geometry, self.schedule.views, self.precision)
+            errors, _ = evaluate(self.network, self.val, geometry, self.schedule.views, self.precision, stop.check)
         metadata = {
             "schedule": self.schedule.name, "seed": self.seed, "upscale": geometry.upscale,
             "convention": self.schedule.views.convention, "class_digest": self.manifest.class_digest,
             "classes": [[info.wnid, info.name] for info in self.manifest.classes],
-            "data_digest": self.manifest.data_digest, "side": self.manifest.side,
+            "content_digest": self.manifest.content_digest, "side": self.manifest.side,
         }  # fmt: skip
         write_atomic(self.folder.path / "final.safetensors", save_weights(self.network, metadata))
         pictures = report.draw(self)
@@ -226,14 +246,27 @@ class Run:
         self.wandb.summary(report.headline(summary))
         return summary
 
+    def guarded(self, work: Callable[[], dict]) -> dict:
+        """Do `work`; whatever fault ends it is noted in the summary first. A full GPU is a MachineError."""
+        try:
+            return work()
+        except FastresError as error:
+            self.give_up(error)
+            raise
+        except torch.cuda.OutOfMemoryError as error:
+            fault = MachineError(
+                f"the GPU's memory is full at batch size {self.schedule.batch_size} after "
+                f"{report.peak_memory_gb(self.precision.device):.1f} GB; lower it with --set batch_size=... in another "
+                "--run-dir"
+            )
+            self.give_up(fault)
+            raise fault from error
+
     def give_up(self, error: FastresError) -> None:
         """Note in summary.json how the run ended."""
         status = {Diverged: "diverged", Preempted: "preempted"}.get(type(error), "failed")
         self.folder.write_summary({"status": status, "exit_code": error.exit_code, "error": str(error),
                                    "schedule": self.schedule.name, "seed": self.seed})  # fmt: skip
-
-    def report(self, summary: dict) -> str:
-        return report.as_text(summary, self.schedule, self.folder.path)
 
     def __enter__(self) -> "Run":
         return self
@@ -243,19 +276,13 @@ class Run:
         hint = self.wandb.close(exit_code=code)
         if hint:
             say(f"W&B: this run was mirrored offline; upload it with: {hint}")
-        self.folder.close()
 
 
-def open_run(args, schedule: Schedule, manifest: Manifest, precision: Precision) -> Run:
-    """Open or create the run's folder and take up what lies in it. `args`: train.py's command line."""
+def open_folder(args, schedule: Schedule, manifest: Manifest, precision: Precision) -> RunDir:
+    """Open or create the run's folder, locked. `args`: train.py's command line."""
     path = args.run_dir or Path("runs/live") / f"{schedule.name}-s{args.seed}"
     config = {
         "schedule": schedule.to_dict(), "seed": args.seed, "engine": args.engine, "precision": precision.name,
-        "device": precision.device.type, "data_digest": manifest.data_digest,
+        "device": precision.device.type, "content_digest": manifest.content_digest,
     }  # fmt: skip
-    folder = RunDir.open(path, config)
-    try:
-        return Run(args, schedule, manifest, precision, folder)
-    except BaseException:
-        folder.close()
-        raise
+    return RunDir.open(path, config)

@@ -51,7 +51,7 @@ def _replace_at(node: Any, keys: list[str], text: str, path: str) -> Any:
     """A copy of `node` (dataclass or tuple of them) with the value at `keys` replaced."""
     key, rest = keys[0], keys[1:]
     if isinstance(node, tuple):
-        if not key.isdigit() or int(key) >= len(node):
+        if not key.isdecimal() or int(key) >= len(node):
             raise UsageError(f"--set {path}: {key!r} is not an index, expected 0 to {len(node) - 1}")
         items = list(node)
         if not rest:
@@ -63,7 +63,7 @@ def _replace_at(node: Any, keys: list[str], text: str, path: str) -> Any:
         settable = [name for name in known if name not in ("name", "expected")]
         raise UsageError(f"--set {path}: {key!r} is not known{_nearest(key, settable)}; known: {', '.join(settable)}")
     current = getattr(node, key)
-    nested = dataclasses.is_dataclass(current) or (isinstance(current, tuple) and _fields(current[0]))
+    nested = dataclasses.is_dataclass(current) or (isinstance(current, tuple) and current and _fields(current[0]))
     if rest and not nested:
         raise UsageError(f"--set {path}: {key!r} has no parts, expected {key}=VALUE")
     if nested and not rest:

@@ -99,7 +99,7 @@ class Plateau:
 
 @dataclass(frozen=True, kw_only=True)
 class WarmupCosine:
-    """Linear warm-up, then half a cosine down to zero over the stage; set anew before every step."""
+    """Linear warm-up, then half a cosine towards zero over the stage; set anew before every step."""
 
     warmup_epochs: float = 1.0
 

@@ -19,11 +19,12 @@ from fastres.data.engines import ENGINES
 from fastres.data.libraries import require
 from fastres.data.manifest import load_manifest
 from fastres.engine.precision import CHOICES, choose_device, choose_precision
+from fastres.engine.rehearsal import rehearse
 from fastres.engine.signals import StopRequest
-from fastres.errors import FastresError, UsageError, run_command
+from fastres.errors import UsageError, run_command
 from fastres.evaluate import score
-from fastres.geometry import Geometry
-from fastres.run import Run, StageRun, open_run
+from fastres.report import as_text
+from fastres.run import Run, StageRun, open_folder
 from fastres.schedule_loading import load_schedule, override
 from fastres.schedule_types import Schedule
 from fastres.track.console import Progress, say
@@ -33,23 +34,25 @@ from fastres.track.wandb import MODES
 def train(run: Run, stop: StopRequest) -> dict:
     """Run every stage that is still to do, then evaluate. Returns the summary. Preempted after a signal."""
     for stage_index in range(run.position.stage, len(run.schedule.stages)):
+        stop.check()
         stage = run.begin_stage(stage_index)
         for epoch in range(run.position.epoch, stage.row.epochs):
             train_epoch(run, stage, epoch, stop)
-            validate_epoch(run, stage, epoch)
-    return run.finish()
+            validate_epoch(run, stage, epoch, stop)
+    return run.finish(stop)
 
 
 def train_epoch(run: Run, stage: StageRun, epoch: int, stop: StopRequest) -> None:
     """One pass over the training images from wherever the run stands in it."""
     plan, order = stage.plan(epoch), stage.order(epoch)
-    started, first = time.perf_counter(), run.position.step
+    first = run.position.step
     label = f"stage {stage.index + 1}/{len(run.schedule.stages)} {stage.row.name} epoch {epoch + 1}/{stage.row.epochs}"
     if first == 0:
         stage.step.begin_epoch()
     stage.training_mode()
     batches = run.train.batches(order[first * run.schedule.batch_size :], run.schedule.batch_size)
-    with Progress(len(order), label, initial=first * run.schedule.batch_size) as progress, stage.rate.running():
+    with Progress(len(order), label, initial=first * run.schedule.batch_size) as progress, stage.epoch_running():
+        progress.update(0, **run.last_error)
         for step, batch in enumerate(batches, start=first):
             stage.step(batch, plan, stage.learning_rate.at(epoch * stage.steps_per_epoch + step))
             stage.rate.step(len(batch.ids))
@@ -57,13 +60,13 @@ def train_epoch(run: Run, stage: StageRun, epoch: int, stop: StopRequest) -> Non
             if stop.requested:
                 run.preempt(stage, epoch, step + 1)
         run.check_finite(stage, epoch)  # reads the loss, so the clock sees the work done
-    run.clock.seconds["train"] += time.perf_counter() - started
-    stage.epoch_train_s = time.perf_counter() - started
 
 
-def validate_epoch(run: Run, stage: StageRun, epoch: int) -> None:
+def validate_epoch(run: Run, stage: StageRun, epoch: int, stop: StopRequest) -> None:
     """Centre-crop validation, the default test method of fb.resnet.torch; then the rate rule and a checkpoint."""
     started = time.perf_counter()
+    if stop.requested:
+        run.preempt(stage, epoch, stage.steps_per_epoch)
     plan = views.TestPlan(geometry=stage.geometry, settings=run.schedule.views, dtype=run.precision.dtype)
     scores = score(run.network, run.val, plan, run.precision, label="validation")
     labels = run.val.labels.cpu()
@@ -107,24 +110,20 @@ def main(argv: list[str] | None = None) -> int:
     device = choose_device(args.device)
     precision = choose_precision(args.precision, device)
     manifest = load_manifest(args.data)
-    for stage in schedule.stages:
-        Geometry(manifest.side, stage.upscale)  # refuses a side it cannot crop before anything is read
+    rehearse(schedule, manifest.num_classes, manifest.side)  # what is wrong in any stage is said before the first
     if args.dry_run:
         from fastres.dry_run import dry_run
 
         return dry_run(schedule, manifest, precision, as_json=args.json)
 
-    with StopRequest() as stop, open_run(args, schedule, manifest, precision) as run:
-        if run.folder.finished:
-            summary = run.folder.summary()
-            say(f"{run.folder.path}: this run is finished; another --run-dir or --seed starts a new one")
+    with open_folder(args, schedule, manifest, precision) as folder:
+        if folder.finished:
+            summary = folder.summary()
+            say(f"{folder.path}: this run is finished; another --run-dir or --seed starts a new one")
         else:
-            try:
-                summary = train(run, stop)
-            except FastresError as error:
-                run.give_up(error)
-                raise
-    print(json.dumps(summary) if args.json else run.report(summary))
+            with Run(args, schedule, manifest, precision, folder) as run, StopRequest() as stop:
+                summary = run.guarded(lambda: train(run, stop))
+    print(json.dumps(summary) if args.json else as_text(summary, schedule, folder.path))
     return 0
 
 

@@ -1,5 +1,6 @@
 """What a packing counts about the images that pass through."""
 
+import hashlib
 from collections import Counter
 
 from preprocess.decode import GRAYSCALE_MODES
@@ -12,12 +13,14 @@ class Counts:
     def __init__(self) -> None:
         self.good = self.grayscale = self.skipped = 0
         self.converted: Counter[str] = Counter()
+        self.pixels = hashlib.sha256()
 
     def add(self, chunk: Chunk) -> None:
         self.good += len(chunk.records)
         self.skipped += len(chunk.bad)
         for known in chunk.known:
             self.converted.update(known.kinds)
+            self.pixels.update(known.fingerprint)
             self.grayscale += any(k in GRAYSCALE_MODES for k in known.kinds)
 
     def entry(self, labelled: bool) -> dict:
@@ -28,6 +31,7 @@ class Counts:
             "grayscale": self.grayscale,
             "converted": dict(sorted(self.converted.items())),
             "skipped": self.skipped,
+            "pixels": self.pixels.hexdigest(),  # in id order, whatever the formats written
         }
 
 

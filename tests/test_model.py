@@ -8,7 +8,6 @@ import pytest
 import torch
 import torchvision
 
-from fastres.engine.operate import Theatre, operate
 from fastres.errors import DataError, MachineError, UsageError
 from fastres.model.freeze import batch_norms, recalibrate, set_trainable
 from fastres.model.network import BLOCKS, Architecture, build, describe
@@ -183,28 +182,6 @@ def test_recalibration_gives_plain_averages():
     torch.testing.assert_close(network.bn1.running_var, variance, atol=1e-5, rtol=1e-4)
     assert {norm.momentum for norm in batch_norms(network)} == {0.1}
     assert not any(norm.training for norm in batch_norms(network))
-
-
-def test_surgery_that_breaks_the_geometry_is_refused(packed):
-    from fastres.data.manifest import load_manifest
-    from fastres.data.resident import Resident
-    from fastres.engine.precision import Precision
-
-    manifest = load_manifest(packed)
-    data = Resident(packed, manifest, "train", torch.device("cpu"))
-    stages = (
-        Stage(name="fc", epochs=1, train=("fc.*",), upscale=4, surgery=("fc",)),
-        Stage(name="conv1", epochs=1, train=("conv1.*",), upscale=2, surgery=("stem:torch7-raw",)),
-    )
-    schedule = Schedule(name="odd", width=4, weights=None, batch_size=8, stages=stages)
-    theatre = Theatre(schedule, 0, data, 4, 16, Precision("fp32", torch.device("cpu")))
-    network = build(Architecture("resnet18", 4, 9))
-    headless = replace(schedule, stages=(replace(stages[0], surgery=()),))
-    with pytest.raises(UsageError, match="9 outputs, expected the data's 4"):
-        operate(network, 0, replace(theatre, schedule=headless))
-    operate(network, 0, theatre)
-    with pytest.raises(UsageError, match="layers have sides"):
-        operate(network, 1, theatre)
 
 
 def test_final_weights_load_into_plain_torchvision(packed, tmp_path):

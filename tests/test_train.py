@@ -11,11 +11,14 @@ import pytest
 import torch
 
 from fastres import train as train_module
-from fastres.engine.step import EagerStep
+from fastres.engine.precision import Precision
+from fastres.engine.step import EagerStep, sgd
 from fastres.engine.steps import STEPS
 from fastres.errors import Preempted
+from fastres.model.freeze import set_trainable, training_mode
+from fastres.model.network import Architecture, build
 from fastres.model.weights import read_weights
-from fastres.schedule_types import Stage
+from fastres.schedule_types import Optimizer, Stage
 from fastres.track.log import read_log
 from tests.conftest import TINY_FILE
 
@@ -90,9 +93,9 @@ def test_frozen_state_does_not_move(packed, tmp_path, monkeypatch):
         states.setdefault(stage.index, []).append({k: v.clone() for k, v in run_.network.state_dict().items()})
         begin(run_, stage, epoch, stop)
 
-    def after(run_, stage, epoch):
+    def after(run_, stage, epoch, stop):
         states[stage.index].append({k: v.clone() for k, v in run_.network.state_dict().items()})
-        done(run_, stage, epoch)
+        done(run_, stage, epoch, stop)
 
     monkeypatch.setattr(train_module, "train_epoch", before)
     monkeypatch.setattr(train_module, "validate_epoch", after)
@@ -104,20 +107,56 @@ def test_frozen_state_does_not_move(packed, tmp_path, monkeypatch):
     assert all(not torch.equal(old[key], new[key]) for key in old)  # counters and statistics too
 
 
-def test_batch_rule_moves_statistics_and_nothing_else(packed, tmp_path, monkeypatch):
-    from fastres.model.freeze import batch_norms, set_trainable, training_mode
-    from fastres.model.network import Architecture, build
-
+@pytest.mark.parametrize("rule", ["frozen", "recalibrated", "batch"])
+def test_bn_rule_decides_what_moves_in_a_single_layer_stage(rule):
+    """Two steps of a conv1 stage: with `batch` every statistic moves too, and still no other weight."""
     network = build(Architecture("resnet18", 4, 4, "3x3"))
-    for rule, training in (("frozen", False), ("recalibrated", False), ("batch", True)):
-        stage = Stage(name="conv1", epochs=1, train=("conv1.*",), upscale=1, bn=rule)
-        set_trainable(network, stage.train)
-        training_mode(network, stage)
-        assert {norm.training for norm in batch_norms(network)} == {training}
-    training_mode(network, Stage(name="all", epochs=1, train=("*",), upscale=1))
-    set_trainable(network, ("layer4.*", "fc.*"))
-    training_mode(network, Stage(name="top", epochs=1, train=("layer4.*", "fc.*"), upscale=1))
-    assert [n.training for n in batch_norms(network)] == [False] * 15 + [True] * 5
+    stage = Stage(name="conv1", epochs=1, train=("conv1.*",), upscale=1, bn=rule)
+    learning = set_trainable(network, stage.train)
+    training_mode(network, stage)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    step = EagerStep(network, sgd(learning, Optimizer(), 0.01), Precision("fp32", torch.device("cpu")))
+    for _ in range(2):
+        step._update(torch.randn(8, 3, 16, 16).to(memory_format=torch.channels_last), torch.arange(8) % 4)
+    moved = {name for name, value in network.state_dict().items() if not torch.equal(value, before[name])}
+    statistics = {name for name in before if "running_" in name or "num_batches" in name}
+    assert moved == {"conv1.weight"} | (statistics if rule == "batch" else set())
+
+
+def test_stopped_during_the_final_evaluation(packed, tmp_path, monkeypatch):
+    """The signal is seen between two batches, and the same command evaluates without training again."""
+    import fastres.run
+
+    original = fastres.run.evaluate
+
+    def stopping(*arguments):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return original(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fastres.run, "evaluate", stopping)
+        assert run(packed, tmp_path / "run", code=Preempted.exit_code)["status"] == "preempted"
+    monkeypatch.setattr(train_module, "train_epoch", None)  # would fail if it were called
+    assert run(packed, tmp_path / "run")["status"] == "done"
+
+
+def test_times_survive_a_stop_inside_an_epoch(packed, tmp_path, monkeypatch):
+    """The seconds of an epoch's steps before and after the stop are added up."""
+    original, done = EagerStep.__call__, 0
+
+    def slow(self, *arguments, **named):
+        nonlocal done
+        original(self, *arguments, **named)
+        done += 1
+        time.sleep(0.1)
+        if done == 3:  # the last step of the first epoch
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(EagerStep, "__call__", slow)
+    run(packed, tmp_path / "run", code=Preempted.exit_code)
+    run(packed, tmp_path / "run")
+    first = next(r for r in read_log(tmp_path / "run" / "log.jsonl") if r["event"] == "epoch")
+    assert first["train_s"] >= 0.3 and first["img_per_s"] <= 40 / 0.3
 
 
 def test_same_seed_same_run_and_other_seed_another(packed, tmp_path, finished):

@@ -1,5 +1,6 @@
 """Tiny packed data sets for tests, made with NumPy alone: colour blobs on noise, learnable in a few steps."""
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -39,7 +40,8 @@ def pack(folder: Path, *, side: int = 16, classes: int = 4, train: int = 40, val
         if split != "test":
             np.save(folder / f"{split}.labels.npy", labels)
             names.append(f"{split}.labels.npy")
-        splits[split] = {"count": count, "labelled": split != "test"}
+        pixels = hashlib.sha256(images.tobytes()).hexdigest()
+        splits[split] = {"count": count, "labelled": split != "test", "pixels": pixels}
     files = {name: {"bytes": (folder / name).stat().st_size, "sha256": sha256_of(folder / name)} for name in names}
     infos = tuple(ClassInfo(f"n{c:08d}", f"class {c}") for c in range(classes))
     digest = digest_of_classes(info.wnid for info in infos)

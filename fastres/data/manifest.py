@@ -37,7 +37,7 @@ class Manifest:
     """What the packer found and wrote.
 
     side: S, pixels. classes: in sorted-wnid order, so a label is an index into it.
-    splits: name -> {"count", "labelled", "grayscale", "converted": {kind: n}, "skipped"}; an absent split has no key.
+    splits: name -> {"count", "labelled", "grayscale", "converted": {kind: n}, "skipped", "pixels"}; absent: no key.
     files: name -> {"bytes", "sha256", "sample"}, see sample_of. data_digest, class_digest: see the functions below.
     """
 
@@ -53,6 +53,15 @@ class Manifest:
     @property
     def num_classes(self) -> int:
         return len(self.classes)
+
+    @property
+    def content_digest(self) -> str:
+        """What a run depends on: classes, labels, pixels and their order, but not which formats they are packed in."""
+        content = {
+            split: (entry["count"], entry["pixels"], self.files.get(f"{split}.labels.npy", {}).get("sha256"))
+            for split, entry in self.splits.items()
+        }
+        return hashlib.sha256(json.dumps([self.side, self.class_digest, content], sort_keys=True).encode()).hexdigest()
 
     def count(self, split: str) -> int:
         """Images in `split`; 0 when the data set has no such split."""

@@ -27,6 +27,8 @@ class CapturedStep(EagerStep):
     def __init__(self, network, optimizer: torch.optim.Optimizer, precision) -> None:
         super().__init__(network, optimizer, precision)
         device = network.fc.weight.device
+        if not isinstance(optimizer, torch.optim.SGD):
+            raise MachineError("step captured: needs torch's SGD, whose rate can be a tensor; drop optimizer.impl=apex")
         if device.type != "cuda" or precision.name == "fp16":
             raise MachineError(
                 f"step captured: needs a GPU and fp32 or bf16, found {device.type} and {precision.name}; "
@@ -38,12 +40,12 @@ class CapturedStep(EagerStep):
         self._graph: torch.cuda.CUDAGraph | None = None
 
     def __call__(self, batch: Batch, plan: views.TrainPlan, lr: float) -> None:
-        """One update; the first full batch also records the graph."""
-        if self._static is not None and len(batch.ids) != len(self._static.ids):
+        """One update; the first batch of the largest size also records the graph."""
+        if self._static is None or len(batch.ids) > len(self._static.ids):
+            self._record(batch, plan)  # anew, if the first batch after a resume was an epoch's partial one
+        elif len(batch.ids) < len(self._static.ids):
             super().__call__(batch, plan, lr)
             return
-        if self._graph is None:
-            self._record(batch, plan)
         if batch.images.data_ptr() != self._static.images.data_ptr():
             raise MachineError("step captured: images moved, expected a resident engine; use --set step=eager")
         from fastres.views.triton_views import set_key

@@ -54,7 +54,7 @@ def load_checkpoint(folder: Path) -> tuple[Position, dict] | None:
     for position, path in reversed(found):
         content = path.read_bytes()
         if hashlib.sha256(content).hexdigest()[:16] == _NAME.fullmatch(path.name)[4]:
-            return position, torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+            return position, _unpack(content, path)
         say(f"checkpoint {path}: its content does not match the digest in its name; trying the one before it")
     if found:
         raise DataError(
@@ -62,6 +62,20 @@ def load_checkpoint(folder: Path) -> tuple[Position, dict] | None:
             "the run folder to start over"
         )
     return None
+
+
+def _unpack(content: bytes, path: Path) -> dict:
+    """The state dict in a checkpoint; DataError if it holds anything that would have to be executed."""
+    try:
+        state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except Exception as error:  # pickle.UnpicklingError for code, several kinds for what is no torch file
+        raise DataError(
+            f"{path}: holds more than tensors and plain values, so it was not loaded ({type(error).__name__}); remove "
+            "it, and the one before it is used"
+        ) from error
+    if not isinstance(state, dict) or "network" not in state:
+        raise DataError(f"{path}: is no checkpoint of a run; remove it, and the one before it is used")
+    return state
 
 
 def _checkpoints(folder: Path) -> list[tuple[Position, Path]]:

@@ -60,7 +60,7 @@ class PlateauRate:
 
 
 class CosineRate:
-    """Linear warm-up to the start rate, then half a cosine to zero at the stage's last step. Stateless."""
+    """Linear warm-up to the start rate, then half a cosine; zero would come one step after the last. Stateless."""
 
     def __init__(self, policy: WarmupCosine, start: float, steps_per_epoch: int, epochs: int) -> None:
         self.start = start

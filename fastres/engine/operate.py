@@ -9,10 +9,9 @@ from torchvision.models.resnet import ResNet
 from fastres import views
 from fastres.data.engines import Split
 from fastres.engine.precision import Precision
-from fastres.errors import UsageError
 from fastres.geometry import Geometry
 from fastres.model.freeze import recalibrate
-from fastres.model.surgery import feature_sides, replace_and_initialise_stem, reset_head
+from fastres.model.surgery import replace_and_initialise_stem, reset_head
 from fastres.schedule_types import Schedule
 from fastres.views.draw import epoch_order
 
@@ -47,7 +46,7 @@ class Theatre:
 def operate(network: ResNet, stage_index: int, theatre: Theatre) -> None:
     """Do the stage's surgery in place, in the order its row states, then recalibrate if its `bn` rule says so.
 
-    UsageError if a layer changed its output's side, or if the head does not fit the data's classes in the end.
+    Whether the stage's surgery fits network and data is known before any stage runs: see rehearsal.py.
     """
     schedule = theatre.schedule
     stage = schedule.stages[stage_index]
@@ -60,11 +59,6 @@ def operate(network: ResNet, stage_index: int, theatre: Theatre) -> None:
             before = schedule.stages[stage_index - 1].upscale if stage_index else 4
             _operate_on_stem(network, operation.removeprefix("stem:"), generator, stage_index, before, theatre)
     network.to(memory_format=torch.channels_last)
-    if network.fc.out_features != theatre.classes:
-        raise UsageError(
-            f"stage {stage.name}: the network has {network.fc.out_features} outputs, expected the data's "
-            f"{theatre.classes} classes; add surgery 'fc' to a stage before it"
-        )
     if stage.bn == "recalibrated":
         inputs = theatre.inputs(stage_index, stage.upscale, RECALIBRATION_VIEWS, theatre.precision.dtype)
         recalibrate(network, inputs, theatre.precision.autocast)
@@ -74,15 +68,8 @@ def _operate_on_stem(
     network: ResNet, init: str, generator: torch.Generator, stage_index: int, before: int, theatre: Theatre
 ) -> None:
     after = theatre.schedule.stages[stage_index].upscale
-    sides = feature_sides(network, Geometry(theatre.side, before).crop)
     replace_and_initialise_stem(
         network, init, generator,
         large=lambda: theatre.inputs(stage_index, before, GAIN_VIEWS, torch.float32),
         small=lambda: theatre.inputs(stage_index, after, GAIN_VIEWS, torch.float32),
     )  # fmt: skip
-    new_sides = feature_sides(network, Geometry(theatre.side, after).crop)
-    if new_sides != sides:
-        raise UsageError(
-            f"surgery stem:{init}: layers have sides {new_sides} after it, expected {sides} as before; "
-            f"the stage's upscale must be a quarter of {before}"
-        )

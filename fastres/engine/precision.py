@@ -74,6 +74,10 @@ def choose_device(wanted: str) -> torch.device:
         raise MachineError(f"--device {wanted}: no such GPU here; use --device cpu, or check nvidia-smi and the driver")
     if device.type not in ("cpu", "cuda"):
         raise UsageError(f"--device {wanted}: not supported, expected auto, cpu, cuda or cuda:N")
-    # every stage has one input shape, so cuDNN's search for the fastest kernel is paid once a stage
-    torch.backends.cudnn.benchmark = device.type == "cuda"
+    if device.type == "cuda":
+        device = torch.device("cuda", device.index or 0)
+        torch.cuda.set_device(device)  # Triton, streams and graphs use the current device, not their tensors'
+        # every stage has one input shape, so cuDNN's search for the fastest kernel is paid once a stage
+        torch.backends.cudnn.benchmark = True
+        torch.backends.cudnn.allow_tf32 = False  # fp32 is to mean fp32; nobody picks it for speed
     return device

@@ -15,6 +15,11 @@ class StopRequest:
         self.requested = False
         self._previous: dict = {}
 
+    def check(self) -> None:
+        """Preempted if a stop was asked for; for moments when everything is saved."""
+        if self.requested:
+            raise Preempted("stopped by a signal; the same command goes on from the last checkpoint")
+
     def __enter__(self) -> "StopRequest":
         self._previous = {number: signal.signal(number, self._handle) for number in self.SIGNALS}
         return self

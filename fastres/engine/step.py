@@ -69,12 +69,12 @@ class EagerStep:
         size = len(batch.ids)
         x = views.apply(batch.images, batch.rows, batch.ids, plan, out=self._inputs.get(size))
         self._inputs[size] = x
-        assert x.is_contiguous(memory_format=torch.channels_last), "network input must be channels-last"
         self._update(x, batch.labels)
         self._images += size
 
     def _update(self, x: torch.Tensor, labels: torch.Tensor) -> None:
         """Forward, loss, backward, update; adds to the running loss on the device."""
+        assert x.is_contiguous(memory_format=torch.channels_last), "network input must be channels-last"
         with self.precision.autocast():
             logits = self.forward(x)
         loss = functional.cross_entropy(logits.float(), labels)

@@ -27,16 +27,20 @@ def initial_network(schedule: Schedule, classes: int) -> ResNet:
         state = _torchvision_state(schedule.arch, wanted)
     else:
         state = read_weights(Path(wanted))
-    found = describe(state)
-    expected = f"{schedule.arch} of width {schedule.width}"
-    if found is None or (found.arch, found.width) != (schedule.arch, schedule.width):
-        raise DataError(
-            f"weights {wanted}: found {found or _sample_of_keys(state)}, expected {expected} with torchvision's keys; "
-            "choose the file or --set arch=... and width=... to match"
-        )
-    network = build(found)
+    network = build(check_architecture(state, schedule))
     load(network, state, wanted)
     return network
+
+
+def check_architecture(state: dict[str, torch.Tensor], schedule: Schedule) -> Architecture:
+    """What a state dict is; DataError unless it is the schedule's network."""
+    found = describe(state)
+    if found is None or (found.arch, found.width) != (schedule.arch, schedule.width):
+        raise DataError(
+            f"weights {schedule.weights}: found {found or _sample_of_keys(state)}, expected {schedule.arch} of width "
+            f"{schedule.width} with torchvision's keys; choose the file or --set arch=... and width=... to match"
+        )
+    return found
 
 
 def _torchvision_state(arch: str, name: str) -> dict[str, torch.Tensor]:
@@ -46,7 +50,7 @@ def _torchvision_state(arch: str, name: str) -> dict[str, torch.Tensor]:
         raise UsageError(
             f"weights {name!r}: torchvision has none of that name for {arch}; expected IMAGENET1K_V1"
         ) from error
-    except OSError as error:  # URLError is one
+    except (OSError, RuntimeError) as error:  # URLError is an OSError; a damaged download is a RuntimeError
         raise MachineError(
             f"weights {name} of {arch} could not be downloaded ({error}); fetch them where there is a network and "
             "pass the file with --weights FILE"

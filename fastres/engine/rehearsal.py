@@ -1,0 +1,69 @@
+"""A schedule walked through once without data or arithmetic, so that its faults are known before the first epoch.
+
+Runs on torch's meta device: shapes only, milliseconds, no memory.
+"""
+
+from pathlib import Path
+
+import torch
+
+from fastres.errors import UsageError
+from fastres.geometry import Geometry
+from fastres.model.freeze import set_trainable
+from fastres.model.network import Architecture, build, describe, replace_stem
+from fastres.model.surgery import feature_sides
+from fastres.model.weights import SHIPPED, check_architecture, read_weights
+from fastres.schedule_types import Schedule
+
+IMAGENET_CLASSES = 1000
+
+
+def rehearse(schedule: Schedule, classes: int, side: int) -> list[Architecture]:
+    """The network of every stage, for data of `classes` classes and `side` pixels.
+
+    UsageError for a pattern that matches nothing, a stem replaced twice, a head that does not fit the data, or a layer
+    whose output changes its side; DataError for a weights file that is missing, damaged or of another network.
+    """
+    with torch.device("meta"):
+        network = build(starting_point(schedule, classes))
+    found, upscale = [], 4
+    for stage in schedule.stages:
+        for operation in stage.surgery:
+            if operation == "fc":
+                network.fc = torch.nn.Linear(network.fc.in_features, classes, device="meta")
+            else:
+                _replace_stem(network, operation, stage.name, Geometry(side, upscale), Geometry(side, stage.upscale))
+        upscale = stage.upscale
+        if network.fc.out_features != classes:
+            raise UsageError(
+                f"stage {stage.name}: the network has {network.fc.out_features} outputs, expected the data's {classes} "
+                "classes; add surgery 'fc' to it or to a stage before it"
+            )
+        set_trainable(network, stage.train)
+        found.append(describe(network.state_dict()))
+    return found
+
+
+def starting_point(schedule: Schedule, classes: int) -> Architecture:
+    """What the schedule's weights are, without loading torchvision's; a file is read and checked."""
+    wanted = schedule.weights
+    if wanted is None:
+        return Architecture(schedule.arch, schedule.width, classes)
+    if wanted.startswith("IMAGENET1K"):
+        return Architecture(schedule.arch, 64, IMAGENET_CLASSES)
+    shipped = wanted.startswith("shipped:")
+    path = SHIPPED / f"{wanted.removeprefix('shipped:')}.safetensors" if shipped else Path(wanted)
+    return check_architecture(read_weights(path), schedule)
+
+
+def _replace_stem(network, operation: str, name: str, before: Geometry, after: Geometry) -> None:
+    if network.conv1.kernel_size != (7, 7):
+        raise UsageError(f"stage {name}: surgery {operation} finds a {network.conv1.kernel_size} stem, expected 7x7")
+    sides = feature_sides(network, before.crop)
+    replace_stem(network)
+    new_sides = feature_sides(network, after.crop)
+    if new_sides != sides:
+        raise UsageError(
+            f"stage {name}: after surgery {operation} layers have sides {new_sides}, expected {sides} as before; the "
+            f"stage's upscale must be a quarter of {before.upscale}"
+        )
