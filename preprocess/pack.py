@@ -58,7 +58,7 @@ from preprocess.tree import SPLITS
 from preprocess.writers import ALWAYS, NEED_FILES, WRITERS, Writer
 
 A_DAY = 86_400.0  # seconds: a large image on a slow disk is no fault
-PACKER = 2  # raise it when the same source would be packed into other bytes
+PACKER = 3  # raise it when the same source would be packed into other bytes
 
 
 def main(argv: list[str] | None = None) -> int:
