@@ -57,6 +57,8 @@ class Manifest:
     @property
     def content_digest(self) -> str:
         """What a run depends on: classes, labels, pixels and their order, but not which formats they are packed in."""
+        if any("pixels" not in entry for entry in self.splits.values()):
+            raise DataError(f"{FILE_NAME}: written by an older packer, without the pixels' digest; {REMEDY}")
         content = {
             split: (entry["count"], entry["pixels"], self.files.get(f"{split}.labels.npy", {}).get("sha256"))
             for split, entry in self.splits.items()
