@@ -78,6 +78,7 @@ def _train(args, seed: int, folder: Path) -> dict:
     if done.returncode:
         raise MachineError(f"the run of seed {seed} ended with exit code {done.returncode}: see its message above")
     summary = json.loads(done.stdout.splitlines()[-1])
+    del summary["pictures"]  # in a scratch folder that goes; the first seed's are copied into the record
     return {**summary, "engine": args.engine, "cold_s": time.perf_counter() - started}
 
 
