@@ -82,8 +82,7 @@ def _probe(
     return {
         "stage": stage.name, "epochs": stage.epochs, "crop": geometry.crop, "learning": len(learning),
         "steps": stage.epochs * math.ceil(manifest.count("train") / schedule.batch_size),
-        "probe_batch": batch_size, "img_per_s": round(speed, 1),
-        "expected_s": round(stage.epochs * manifest.count("train") / speed, 1),
+        "probe_batch": batch_size, "img_per_s": speed, "expected_s": stage.epochs * manifest.count("train") / speed,
     }  # fmt: skip
 
 
