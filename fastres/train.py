@@ -24,9 +24,10 @@ from fastres.engine.signals import StopRequest
 from fastres.errors import UsageError, run_command
 from fastres.evaluate import score
 from fastres.report import as_text
-from fastres.run import Run, StageRun, open_folder
+from fastres.run import Run, open_folder
 from fastres.schedule_loading import load_schedule, override
 from fastres.schedule_types import Schedule
+from fastres.stage_run import StageRun
 from fastres.track.console import Progress, say
 from fastres.track.wandb import MODES
 

@@ -1,0 +1,69 @@
+"""One stage being trained: what the loop asks of it."""
+
+import math
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from fastres import views
+from fastres.engine.learning_rate import learning_rate
+from fastres.engine.step import sgd
+from fastres.engine.steps import choose_step
+from fastres.geometry import Geometry
+from fastres.model.freeze import set_trainable, training_mode
+from fastres.track.clock import Rate
+from fastres.views.draw import epoch_order
+
+if TYPE_CHECKING:
+    from fastres.run import Run
+
+
+class StageRun:
+    """One stage being trained: its row, geometry, step, learning rate and speed."""
+
+    def __init__(self, run: "Run", index: int) -> None:
+        schedule = run.schedule
+        self.run, self.index, self.row = run, index, schedule.stages[index]
+        self.geometry = Geometry(run.manifest.side, self.row.upscale)
+        self.steps_per_epoch = math.ceil(len(run.train) / schedule.batch_size)
+        learning = set_trainable(run.network, self.row.train)
+        self.learning = len(learning)
+        training_mode(run.network, self.row)  # the step's form of the network depends on it
+        lr = self.row.lr or schedule.optimizer.lr
+        self.learning_rate = learning_rate(schedule.lr_policy, lr, self.steps_per_epoch, self.row.epochs)
+        optimizer = sgd(learning, schedule.optimizer, lr)
+        self.step = choose_step(schedule.step, run.network, optimizer, run.precision)
+        self.rate = Rate()
+        self.epoch_train_s = 0.0  # of the epoch's steps so far, those before a resume included
+        self._since: float | None = None
+
+    def plan(self, epoch: int) -> views.TrainPlan:
+        """The epoch's training views; chance counts epochs from 1, 0 is surgery's."""
+        return views.TrainPlan(
+            geometry=self.geometry, settings=self.run.schedule.views, seed=self.run.seed, stage=self.index,
+            epoch=epoch + 1, dtype=self.run.precision.dtype,
+        )  # fmt: skip
+
+    def order(self, epoch: int) -> np.ndarray:
+        """The epoch's permutation of the training ids, i64 [N]."""
+        return epoch_order(len(self.run.train), seed=self.run.seed, stage=self.index, epoch=epoch + 1)
+
+    def training_mode(self) -> None:
+        training_mode(self.run.network, self.row)
+
+    @contextmanager
+    def epoch_running(self) -> Iterator[None]:
+        """Count the time of an epoch's steps."""
+        self._since = time.perf_counter()
+        with self.rate.running():
+            yield
+        self.stop_clock()
+
+    def stop_clock(self) -> None:
+        """Add what has passed to the epoch's seconds: at its end, or before a checkpoint inside it."""
+        if self._since is not None:
+            self.epoch_train_s += time.perf_counter() - self._since
+            self._since = None
