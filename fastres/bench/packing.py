@@ -38,6 +38,8 @@ def main(argv: list[str] | None = None) -> int:
     p.add_argument("--images", type=int, default=30_000, help="how many of those (default %(default)s)")
     p.add_argument("--scratch", type=Path, help="folder on the disk to write to; default: the system's temporary one")
     args = p.parse_args(argv)
+    if args.batch is not None or args.device != "auto":
+        raise UsageError("--device and --batch mean nothing to packing, which is the CPU's work, image by image")
     if args.rounds < 1 or args.images < CLASSES:
         raise UsageError(f"--rounds is 1 or more, --images {CLASSES} or more")
     for engine in ("ffcv", "dali"):
