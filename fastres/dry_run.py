@@ -9,9 +9,10 @@ import torch
 from fastres import views
 from fastres.data.manifest import Manifest
 from fastres.data.resident import Batch
+from fastres.engine.optimizer import sgd
 from fastres.engine.precision import Precision
 from fastres.engine.rehearsal import rehearse
-from fastres.engine.step import EagerStep, sgd
+from fastres.engine.step import EagerStep
 from fastres.engine.steps import choose_step
 from fastres.errors import MachineError
 from fastres.geometry import Geometry

@@ -56,7 +56,7 @@ class ViewSettings:
 class Optimizer:
     """SGD as fb.resnet.torch uses it: Nesterov momentum without dampening, decay on every trained parameter.
 
-    impl: whose kernel does it, torch or apex (see engine/step.py)
+    impl: whose kernel does it, torch or apex (see engine/optimizer.py)
     """
 
     lr: float = 0.01

@@ -10,7 +10,7 @@ import numpy as np
 
 from fastres import views
 from fastres.engine.learning_rate import learning_rate
-from fastres.engine.step import sgd
+from fastres.engine.optimizer import sgd
 from fastres.engine.steps import choose_step
 from fastres.geometry import Geometry
 from fastres.model.freeze import set_trainable, training_mode

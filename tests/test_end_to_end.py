@@ -94,8 +94,9 @@ def test_stem_before_any_training(demo_world):
     from fastres.data.manifest import load_manifest
     from fastres.data.resident import Resident
     from fastres.engine.operate import Theatre, operate
+    from fastres.engine.optimizer import sgd
     from fastres.engine.precision import Precision
-    from fastres.engine.step import EagerStep, sgd
+    from fastres.engine.step import EagerStep
     from fastres.evaluate import score
     from fastres.geometry import Geometry
     from fastres.model.freeze import set_trainable, training_mode

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from fastres.engine.step import sgd
+from fastres.engine.optimizer import sgd
 from fastres.model.fold import Folded, Functional, Plain, StageNetwork
 from fastres.model.freeze import batch_norms, set_trainable, training_mode
 from fastres.model.network import Architecture, build

@@ -9,8 +9,9 @@ import torch
 from fastres import schedule_types, views
 from fastres.data.manifest import load_manifest
 from fastres.data.resident import Resident
+from fastres.engine.optimizer import sgd
 from fastres.engine.precision import Precision, choose_device, choose_precision
-from fastres.engine.step import EagerStep, PlainStep, sgd
+from fastres.engine.step import EagerStep, PlainStep
 from fastres.engine.steps import STEPS, choose_step
 from fastres.errors import MachineError, UsageError
 from fastres.geometry import Geometry

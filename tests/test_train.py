@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from fastres import train as train_module
+from fastres.engine.optimizer import sgd
 from fastres.engine.precision import Precision
-from fastres.engine.step import EagerStep, sgd
+from fastres.engine.step import EagerStep
 from fastres.engine.steps import STEPS
 from fastres.errors import Preempted
 from fastres.model.freeze import set_trainable, training_mode

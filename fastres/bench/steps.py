@@ -14,8 +14,8 @@ from fastres import views
 from fastres.bench import harness, output, step_peers
 from fastres.bench.harness import Contender
 from fastres.data.resident import Batch
+from fastres.engine.optimizer import sgd
 from fastres.engine.precision import CHOICES, Precision, choose_device, choose_precision
-from fastres.engine.step import sgd
 from fastres.engine.steps import STEPS
 from fastres.geometry import Geometry
 from fastres.model.freeze import set_trainable, training_mode

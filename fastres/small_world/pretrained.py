@@ -17,8 +17,9 @@ from PIL import Image
 from fastres import views
 from fastres.data.resident import Batch
 from fastres.engine.learning_rate import learning_rate
+from fastres.engine.optimizer import sgd
 from fastres.engine.precision import Precision
-from fastres.engine.step import PlainStep, sgd
+from fastres.engine.step import PlainStep
 from fastres.errors import DataError, run_command
 from fastres.geometry import Geometry
 from fastres.model.freeze import set_trainable, training_mode
