@@ -121,14 +121,22 @@ class Run:
         loss = stage.step.mean_loss()
         if not math.isfinite(loss):
             dump = self.folder.path / "diverged.json"
-            facts = {"seed": self.seed, "stage": stage.index, "epoch": epoch + 1, "good_steps": self.position.step}
-            write_atomic(dump, json.dumps(facts).encode() + b"\n")
+            write_atomic(dump, json.dumps(self._faulty_batch(stage, epoch)).encode() + b"\n")
             lower = self.schedule.optimizer.lr / 4
             raise Diverged(
                 f"the training loss is {loss} in stage {stage.row.name} epoch {epoch + 1}, expected a finite number; "
                 f"see {dump}, and try a lower rate in another --run-dir: --set optimizer.lr={lower:g}"
             )
         return loss
+
+    def _faulty_batch(self, stage: StageRun, epoch: int) -> dict:
+        """Everything needed to make the first batch again whose loss was not finite: chance is a function of these."""
+        first, size = stage.step.good_steps(), self.schedule.batch_size
+        return {
+            "seed": self.seed, "stage": stage.index, "stage_name": stage.row.name, "epoch": epoch + 1,
+            "step": first + 1, "lr": stage.learning_rate.at(epoch * stage.steps_per_epoch + first),
+            "ids": stage.order(epoch)[first * size : (first + 1) * size].tolist(),
+        }  # fmt: skip
 
     def preempt(self, stage: StageRun, epoch: int, step: int) -> None:
         """Save and stop: the same command goes on with the next step."""

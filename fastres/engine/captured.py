@@ -98,7 +98,7 @@ class CapturedStep(EagerStep):
 
     def _tensors(self) -> list[torch.Tensor]:
         momenta = [v for state in self.optimizer.state.values() for v in state.values() if torch.is_tensor(v)]
-        return [*self._network.parameters(), *self._network.buffers(), *momenta, self._loss_sum]
+        return [*self._network.parameters(), *self._network.buffers(), *momenta, self._loss_sum, self._good_steps]
 
     def _snapshot(self) -> list[torch.Tensor]:
         return [tensor.detach().clone() for tensor in self._tensors()]

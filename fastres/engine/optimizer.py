@@ -18,7 +18,19 @@ def sgd(parameters: list[nn.Parameter], settings: Optimizer, lr: float) -> torch
     on_gpu = parameters[0].is_cuda
     if settings.impl == "apex":
         return _apex_sgd()(parameters, **rule)
-    return torch.optim.SGD(parameters, **rule, fused=on_gpu or None, foreach=None if on_gpu else True)
+    optimizer = torch.optim.SGD(parameters, **rule, fused=on_gpu or None, foreach=None if on_gpu else True)
+    if on_gpu:
+        start_momentum(optimizer)
+    return optimizer
+
+
+def start_momentum(optimizer: torch.optim.Optimizer) -> None:
+    """Momentum buffers of zeros. torch's fused kernel allocates missing ones at the first step and leaves them
+    unwritten when that step is skipped, as fp16's first one often is: the second would then start from garbage."""
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            if group["momentum"]:
+                optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
 
 
 def _apex_sgd() -> type[torch.optim.Optimizer]:

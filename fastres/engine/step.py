@@ -8,6 +8,7 @@ from torchvision.models.resnet import ResNet
 
 from fastres import views
 from fastres.data.resident import Batch
+from fastres.engine.guard import guarded_update
 from fastres.engine.precision import Precision
 from fastres.model.fold import StageNetwork
 
@@ -23,8 +24,10 @@ class EagerStep:
         self.optimizer, self.precision = optimizer, precision
         self.forward = self._form(network)
         self.scaler = precision.scaler()
+        self._guarded_update = guarded_update(optimizer, self.scaler)
         device = network.fc.weight.device
         self._loss_sum = torch.zeros((), dtype=torch.float64, device=device)
+        self._good_steps = torch.zeros((), dtype=torch.int64, device=device)  # of the epoch, with a finite loss
         self._images = 0
         self._inputs: dict[int, torch.Tensor] = {}  # network input by batch size, written anew at every step
 
@@ -48,18 +51,23 @@ class EagerStep:
             logits = self.forward(x)
         loss = functional.cross_entropy(logits.float(), labels)
         self.optimizer.zero_grad(set_to_none=True)
-        self.scaler.scale(loss).backward()
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
         self._loss_sum += loss.detach() * len(labels)
+        self._good_steps += self._loss_sum.isfinite()
+        self.scaler.scale(loss).backward()
+        self._guarded_update(self._loss_sum)
 
     def mean_loss(self) -> float:
         """Mean training loss since the epoch began (nats). Waits for the device."""
         return self._loss_sum.item() / self._images if self._images else 0.0
 
+    def good_steps(self) -> int:
+        """Steps of the epoch before the first whose loss was not finite; all of them, if none. Waits for the device."""
+        return int(self._good_steps.item())
+
     def begin_epoch(self) -> None:
         """Forget the losses of the epoch before."""
         self._loss_sum.zero_()
+        self._good_steps.zero_()
         self._images = 0
 
     def state_dict(self) -> dict:
@@ -69,6 +77,7 @@ class EagerStep:
             "scaler": self.scaler.state_dict(),
             "loss_sum": self._loss_sum.item(),
             "images": self._images,
+            "good_steps": self.good_steps(),
         }
 
     def load_state_dict(self, state: dict) -> None:
@@ -76,6 +85,7 @@ class EagerStep:
         self.scaler.load_state_dict(state["scaler"])
         self._loss_sum.fill_(state["loss_sum"])
         self._images = state["images"]
+        self._good_steps.fill_(state["good_steps"])
 
 
 class PlainStep(EagerStep):
