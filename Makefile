@@ -60,5 +60,5 @@ clean:
 .venv/all.stamp: setup.py .ci/system-libraries | .venv/base.stamp
 	bash .ci/system-libraries
 	$(BIN)/pip install --quiet --no-build-isolation 'ffcv>=1.0.2'
-	$(BIN)/pip install --quiet --editable '.[ffcv,dali,dev]'
+	$(BIN)/pip install --quiet --editable '.[ffcv,dali,search,dev]'
 	@touch $@

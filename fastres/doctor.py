@@ -39,6 +39,7 @@ def examine(packed: Path) -> list[Finding]:
         _python, _torch, _torchvision, _gpu, _triton, _numba,
         lambda: _optional("ffcv", "pip install --no-build-isolation 'ffcv>=1.0.2' after the packages README names"),
         lambda: _optional("nvidia-dali-cuda130", "pip install nvidia-dali-cuda130", module="nvidia.dali"),
+        lambda: _optional("optuna", "pip install 'optuna>=4', for fastres.search"),
         _apex, _wandb, _memory, lambda: _disk(packed), _shared_memory, lambda: _packed(packed),
     ]  # fmt: skip
     return [check() for check in checks]

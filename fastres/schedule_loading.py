@@ -12,6 +12,9 @@ from fastres.errors import FastresError, UsageError
 from fastres.schedule_types import Schedule
 from fastres.schedules import SCHEDULES
 
+# One name for several settings: --set views.jitter=0.2 is the strength of all three.
+GROUPS = {"views.jitter": ("views.brightness", "views.contrast", "views.saturation")}
+
 
 def load_schedule(name: str) -> Schedule:
     """A schedule of schedules.py by its name, or SCHEDULE of the Python file at a path. UsageError otherwise."""
@@ -43,7 +46,8 @@ def override(schedule: Schedule, assignments: list[str]) -> Schedule:
         path, equals, text = assignment.partition("=")
         if not equals:
             raise UsageError(f"--set {assignment!r} has no '=', expected NAME=VALUE such as batch_size=64")
-        schedule = _replace_at(schedule, path.strip().split("."), text.strip(), path.strip())
+        for name in GROUPS.get(path.strip(), (path.strip(),)):
+            schedule = _replace_at(schedule, name.split("."), text.strip(), name)
     return schedule
 
 

@@ -88,7 +88,8 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--precision", choices=CHOICES, default="auto", help="auto: bf16 where the hardware has it")
     p.add_argument("--run-dir", type=Path, metavar="DIR", help="default runs/live/<schedule>-s<seed>")
     p.add_argument("--seed", type=int, default=0)
-    p.add_argument("--set", action="append", default=[], metavar="A.B=C", help="override, e.g. stages.0.epochs=1")
+    p.add_argument("--set", action="extend", nargs="+", default=[], metavar="A.B=C",
+                   help="override, e.g. stages.0.epochs=1")  # fmt: skip
     p.add_argument("--wandb", choices=MODES, help="default: online where a login exists, else offline")
     p.add_argument("--project", default="fastres", help="W&B project")
     p.add_argument("--dry-run", action="store_true", help="show schedule, expected time and memory only")

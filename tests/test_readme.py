@@ -34,7 +34,8 @@ def test_python_modules_it_names_have_help(capsys):
     import pytest
 
     for module in sorted(set(re.findall(r"python -m (fastres\.[a-z_.]+)", README))):
-        main = importlib.import_module(module if module != "fastres.bench" else "fastres.bench.__main__").main
+        found = importlib.import_module(module)
+        main = (importlib.import_module(f"{module}.__main__") if hasattr(found, "__path__") else found).main
         try:
             assert main(["--help"]) == 0
         except SystemExit as stop:

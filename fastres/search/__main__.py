@@ -1,0 +1,96 @@
+"""The paper's randomized hyperparameter search (section 5.4): many short runs, judged after three epochs.
+
+    python -m fastres.search --schedule paper --trials 20
+    python -m fastres.search --schedule demo --data packed-small-world --sampler tpe --out runs/live/search
+
+The same command again goes on where it stopped, with more --trials too; several at once share the work. The best
+settings are written as a schedule file, and the same space as a W&B sweep. Needs Optuna: pip install 'optuna>=4'
+"""
+
+import argparse
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+from fastres import train
+from fastres.data.engines import ENGINES
+from fastres.data.manifest import load_manifest
+from fastres.engine.precision import CHOICES, choose_device, choose_precision
+from fastres.engine.rehearsal import rehearse
+from fastres.errors import UsageError, run_command
+from fastres.schedule_file import write_schedule
+from fastres.search import results
+from fastres.search.space import first_epochs, paper_space
+from fastres.search.trials import SAMPLERS, Search, library
+from fastres.track.console import table
+
+
+def parser() -> argparse.ArgumentParser:
+    p = argparse.ArgumentParser(
+        prog="python -m fastres.search", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    p.add_argument("--schedule", default="paper", metavar="NAME|FILE.py", help="what is searched around")
+    p.add_argument("--trials", type=int, default=20, metavar="N", help="trials in all, failed ones too (default 20)")
+    p.add_argument("--epochs", type=int, default=3, metavar="N", help="a trial is judged after these (default 3)")
+    p.add_argument("--sampler", choices=SAMPLERS, default="random", help="random is the paper's")
+    p.add_argument("--out", type=Path, metavar="DIR", help="default runs/live/search-<schedule>")
+    p.add_argument("--data", type=Path, default=Path("packed"), metavar="DIR", help="packed folder (default packed)")
+    p.add_argument("--weights", metavar="FILE", help="pretrained weights, as in train")
+    p.add_argument("--seed", type=int, default=0, help="of the draws and of every trial's training")
+    p.add_argument("--set", action="extend", nargs="+", default=[], metavar="A.B=C", help="override, as in train")
+    p.add_argument("--engine", choices=tuple(ENGINES), default="resident")
+    p.add_argument("--device", default="auto")
+    p.add_argument("--precision", choices=CHOICES, default="auto")
+    p.add_argument("--json", action="store_true", help="print the best as one JSON object")
+    return p
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = parser().parse_args(argv)
+    if args.trials < 1:
+        raise UsageError(f"--trials {args.trials}: expected 1 or more")
+    library()
+    schedule = train.resolve(args)
+    cut, space = first_epochs(schedule, args.epochs), paper_space(schedule)
+    manifest = load_manifest(args.data)
+    rehearse(cut, manifest.num_classes, manifest.side)  # what is wrong with the schedule is said before any trial
+    precision = choose_precision(args.precision, choose_device(args.device))
+    out = args.out or Path("runs/live") / f"search-{schedule.name}"
+    config = {
+        "schedule": cut.to_dict(), "content_digest": manifest.content_digest, "precision": precision.name,
+        "device": precision.device.type, "seed": args.seed, "sampler": args.sampler, "engine": args.engine,
+        "space": {name: asdict(kind) for name, kind in space.items()},
+    }  # fmt: skip
+    options = ("--data", str(args.data), "--seed", str(args.seed), "--engine", args.engine, "--device", args.device,
+               "--precision", args.precision)  # fmt: skip
+    search = Search(cut, space, out, options, config, args.sampler, args.seed)
+    study = search.open()
+    short = write_schedule(out / "first_epochs.py", cut, f"What every trial of the search in {out} starts from.")
+    sweep = results.write_sweep(out / "sweep.yaml", space, short, options, args.trials)
+    search.run(study, args.trials)
+    result = results.best_of(study, schedule, args.epochs)
+    result["schedule_file"] = str(results.write_best(out / "best.py", schedule, result))
+    result["sweep"] = str(sweep)
+    result["pictures"] = [str(path) for path in results.draw(study, out / "pictures")]
+    print(json.dumps(result) if args.json else as_text(result))
+    return 0
+
+
+def as_text(result: dict) -> str:
+    """The best settings, how sure they are, and where things are."""
+    best = result["best"]
+    rows = [[name, f"{value:.4g}"] for name, value in best["settings"].items()]
+    return "\n".join([
+        table(rows, ["setting", "best"]),
+        "",
+        f"trial {best['number']} of {result['trials']} ({result['failed']} did not train): {best['val_top1_err']:.2f} "
+        f"+- {best['standard_error']:.2f} % centre-crop error after {result['epochs']} epochs",
+        *(f"picture {path}" for path in result["pictures"]),
+        f"W&B sweep {result['sweep']}",
+        f"train it: python -m fastres.train --schedule {result['schedule_file']}",
+    ])  # fmt: skip
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main))

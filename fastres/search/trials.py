@@ -1,0 +1,209 @@
+"""The trials of a search: who runs which, and how one is judged.
+
+Several processes may work on one search. A trial is claimed under a file lock and holds a lock of its own while it
+runs; the kernel gives both back when a process dies, however it dies. So a trial that is marked as running but whose
+lock is free was killed: it is queued again with the same settings and goes on from its own checkpoint.
+"""
+
+import contextlib
+import fcntl
+import io
+import json
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from fastres import train
+from fastres.errors import Diverged, MachineError, Preempted, UsageError
+from fastres.schedule_file import write_schedule
+from fastres.schedule_types import Schedule
+from fastres.search.space import Space, apply
+from fastres.track.console import say
+from fastres.track.run_dir import differences
+
+SAMPLERS = ("random", "tpe")
+ENDED = "ended"  # user attribute of a trial that came to its end, good or bad
+
+
+class TrialFailed(Exception):
+    """A trial's settings do not train: an answer of the search, not a fault of it."""
+
+
+@dataclass(frozen=True)
+class Search:
+    """What is searched and how.
+
+    schedule  what every trial trains, already cut to the epochs it is judged after
+    options   passed on to train: --data, --seed, --device, --precision
+    sampler   random (the paper's) or tpe
+    """
+
+    schedule: Schedule
+    space: Space
+    out: Path
+    options: tuple[str, ...]
+    config: dict  # what must be the same for trials to be comparable
+    sampler: str = "random"
+    seed: int = 0
+
+    def open(self):
+        """The Optuna study on disk; UsageError where the folder holds another search."""
+        optuna = library()
+        (self.out / "trials").mkdir(parents=True, exist_ok=True)
+        with _locked(self.out / "claim.lock"):
+            study = optuna.create_study(
+                storage=f"sqlite:///{self.out.resolve() / 'search.db'}", study_name="search", load_if_exists=True,
+                direction="minimize",
+            )  # fmt: skip
+            config = json.loads(json.dumps(self.config))
+            stored = study.user_attrs.get("config")
+            if stored is None:
+                study.set_user_attr("config", config)
+            elif different := differences(stored, config):
+                raise UsageError(
+                    f"{self.out}: holds another search; choose another --out, or give the same values again:\n  "
+                    + "\n  ".join(different[:12])
+                )
+        return study
+
+    def run(self, study, trials: int) -> None:
+        """Work until `trials` trials have ended, here or in other processes; each failed one counts."""
+        while True:
+            claim = _Lock(self.out / "claim.lock")
+            self._requeue_killed(study)
+            ended, running = ended_trials(study), _in_state(study, "RUNNING")
+            if len(ended) + len(running) >= trials:
+                claim.release()
+                return
+            study.sampler = self._sampler(len(study.get_trials(deepcopy=False)))
+            try:
+                study.optimize(partial(self._run, claim), n_trials=1, catch=(TrialFailed,))
+            finally:
+                claim.release()
+
+    def _run(self, claim: "_Lock", trial) -> float:
+        """Train one trial; its centre-crop validation top-1 error in % after the last epoch."""
+        folder = self._folder(trial)
+        with _locked(folder / "alive.lock"):
+            claim.release()
+            settings = {name: kind.suggest(trial, name) for name, kind in self.space.items()}
+            trial.set_user_attr("settings", settings)
+            note = f"Trial {folder.name} of a search over {self.schedule.name}."
+            file = write_schedule(folder / "schedule.py", apply(self.schedule, settings), note)
+            say(f"trial {trial.number}: {', '.join(f'{k} {_short(v)}' for k, v in settings.items())}")
+            summary = self._train(trial, file, folder / "run")
+        error = summary["stages"][-1]["val_top1_err"]
+        trial.set_user_attr("train_s", summary["train_s"])
+        trial.set_user_attr("count", summary["count"])
+        trial.set_user_attr(ENDED, "done")
+        say(f"trial {trial.number}: {error:.2f} % after {self.schedule.epochs} epochs")
+        return error
+
+    def _train(self, trial, file: Path, run: Path) -> dict:
+        """Train in this process. TrialFailed where the settings are to blame; any other fault ends the search."""
+        try:
+            with contextlib.redirect_stdout(io.StringIO()):  # its table is not this command's answer
+                train.main(["--schedule", str(file), "--run-dir", str(run), "--wandb", "off", *self.options])
+        except Preempted:
+            _queue_again(trial.study, trial)
+            raise
+        except (Diverged, MachineError) as error:
+            if isinstance(error, MachineError) and not isinstance(error.__cause__, torch.cuda.OutOfMemoryError):
+                raise
+            trial.set_user_attr(ENDED, "diverged" if isinstance(error, Diverged) else "memory")
+            say(f"trial {trial.number}: {error}")
+            raise TrialFailed(str(error)) from error
+        finally:
+            torch.cuda.empty_cache()
+        for large in ("checkpoints", "stages", "final.safetensors"):  # a search keeps figures, not weights
+            path = run / large
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        return json.loads((run / "summary.json").read_text())
+
+    def _sampler(self, number: int):
+        """Each trial draws from its own stream, so a search is the same in one process, in several and resumed."""
+        samplers, seed = library().samplers, int(np.random.SeedSequence([self.seed, number]).generate_state(1)[0])
+        if self.sampler == "tpe":
+            return samplers.TPESampler(seed=seed, constant_liar=True)
+        return samplers.RandomSampler(seed=seed)
+
+    def _requeue_killed(self, study) -> None:
+        state = library().trial.TrialState.FAIL
+        for trial in _in_state(study, "RUNNING"):
+            lock = _Lock(self._folder(trial) / "alive.lock", wait=False)
+            if lock.held:
+                lock.release()
+                say(f"trial {trial.number} was killed; its settings are tried again")
+                study.tell(trial.number, state=state)
+                _queue_again(study, trial)
+
+    def _folder(self, trial) -> Path:
+        """Where a trial trains; one that is tried again goes on where it was."""
+        return self.out / "trials" / f"{_origin(trial):04d}"
+
+
+def ended_trials(study) -> list:
+    """Trials that came to their end: those with an error, and those whose settings do not train."""
+    return [trial for trial in study.get_trials(deepcopy=False) if ENDED in trial.user_attrs]
+
+
+def library():
+    """Optuna, quiet; MachineError where it is not installed."""
+    try:
+        import optuna
+    except ImportError as error:
+        raise MachineError("the search needs Optuna, which is not installed; pip install 'optuna>=4'") from error
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    return optuna
+
+
+def _origin(trial) -> int:
+    return trial.user_attrs.get("again_of", trial.number)
+
+
+def _queue_again(study, trial) -> None:
+    """The same settings once more, before any new ones."""
+    if trial.params:  # killed before it had drawn any: nothing is lost
+        study.enqueue_trial(trial.params, user_attrs={"again_of": _origin(trial)})
+
+
+def _in_state(study, name: str) -> list:
+    state = library().trial.TrialState[name]
+    return study.get_trials(deepcopy=False, states=(state,))
+
+
+def _short(value) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+class _Lock:
+    """An exclusive lock on a file, given back by the kernel when the process dies."""
+
+    def __init__(self, path: Path, wait: bool = True) -> None:
+        self.held = False
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = open(path, "a")  # noqa: SIM115 (held as long as the lock)
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            self.held = True
+        except BlockingIOError:
+            self._file.close()
+
+    def release(self) -> None:
+        """Give it back; twice is fine."""
+        self.held = False
+        self._file.close()
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    lock = _Lock(path)
+    try:
+        yield
+    finally:
+        lock.release()
