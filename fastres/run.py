@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from torchvision.models.resnet import ResNet
 
 from fastres import report
 from fastres.data.engines import open_split
@@ -18,6 +19,7 @@ from fastres.engine.checkpoint import Position, load_checkpoint, save_checkpoint
 from fastres.engine.operate import Theatre, operate
 from fastres.engine.precision import Precision
 from fastres.engine.signals import StopRequest
+from fastres.engine.stage_ends import Start, save_stage_end
 from fastres.errors import Diverged, FastresError, MachineError, Preempted
 from fastres.evaluate import evaluate
 from fastres.files import write_atomic
@@ -37,7 +39,11 @@ LOOK_EVERY = 50
 class Run:
     """State and bookkeeping of one run in an opened folder."""
 
-    def __init__(self, args, schedule: Schedule, manifest: Manifest, precision: Precision, folder: RunDir) -> None:
+    def __init__(
+        self, args, schedule: Schedule, manifest: Manifest, precision: Precision, folder: RunDir,
+        start: Start | None = None,
+    ) -> None:  # fmt: skip
+        """`start`: another run whose first stages are taken over, if this one is new."""
         self.schedule, self.seed, self.manifest, self.precision = schedule, args.seed, manifest, precision
         self.folder, self.data_folder = folder, args.data
         self.clock = Clock()
@@ -49,15 +55,17 @@ class Run:
         self.position, self._resumed = Position(), None
         self.images_seen = 0
         self.last_error: dict[str, float] = {}  # for the progress bar
-        self._restore()
+        self._restore(start)
         # last, so that nothing that can be refused above leaves a mirror behind
         name, tags = f"{schedule.name}-s{args.seed}", [schedule.name]
         self.wandb = open_wandb(args.wandb, folder, args.project, name, folder.config, tags=tags)
 
-    def _restore(self) -> None:
+    def _restore(self, start: Start | None) -> None:
         """Take up the newest checkpoint, or start: weights, position and the log cut back to it."""
         found = load_checkpoint(self.folder.checkpoints)
-        if found is None:
+        if found is None and start is not None:
+            network = self._take_over(start)
+        elif found is None:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(self.seed)
                 network = initial_network(self.schedule, self.manifest.num_classes)
@@ -71,6 +79,17 @@ class Run:
                 f" and {self.position.step} steps")  # fmt: skip
         self.network = network.to(self.precision.device, memory_format=torch.channels_last)
         self.log("start", position=self.position, device=report.device_name(self.precision.device))
+
+    def _take_over(self, start: Start) -> ResNet:
+        """Begin where another run's last shared stage ended, with what it logged until there."""
+        state, self.images_seen = start.load()
+        self.position = Position(start.stages)
+        start.share_files(self.folder.path)
+        self.folder.log.rewind_to(lambda _: False)
+        for record in start.records():
+            self.folder.log.write(**record)
+        say(f"{start.stages} of {len(self.schedule.stages)} stages taken over from {start.run}")
+        return network_from(state, start.run)
 
     def _is_before(self, record: dict) -> bool:
         """Whether a log record belongs to what the checkpoint holds; the border of a stage is written anew."""
@@ -164,6 +183,9 @@ class Run:
         say(f"  epoch {epoch + 1:2d}/{stage.row.epochs}  lr {lr:<8.4g} train loss {loss:.3f}  val top-1 err "
             f"{errors['top1']:5.2f} %  top-5 {errors['top5']:5.2f} %  {speed:,.0f} img/s")  # fmt: skip
         stage.epoch_train_s = 0.0
+        if last:
+            metadata = {**self._metadata(stage.row.upscale), "images_seen": self.images_seen}
+            save_stage_end(self.folder.path, stage.index, self.network, metadata)
         self._save(position, None if last else stage)
 
     def _save(self, position: Position, stage: StageRun | None) -> None:
@@ -184,13 +206,8 @@ class Run:
         geometry = Geometry(self.manifest.side, self.schedule.stages[-1].upscale)
         with self.clock("evaluation"):
             errors, _ = evaluate(self.network, self.val, geometry, self.schedule.views, self.precision, stop.check)
-        metadata = {
-            "schedule": self.schedule.name, "seed": self.seed, "upscale": geometry.upscale,
-            "convention": self.schedule.views.convention, "class_digest": self.manifest.class_digest,
-            "classes": [[info.wnid, info.name] for info in self.manifest.classes],
-            "content_digest": self.manifest.content_digest, "side": self.manifest.side,
-        }  # fmt: skip
-        write_atomic(self.folder.path / "final.safetensors", save_weights(self.network, metadata))
+        weights = save_weights(self.network, self._metadata(geometry.upscale))
+        write_atomic(self.folder.path / "final.safetensors", weights)
         pictures = report.draw(self)
         summary = report.summarise(self, errors, pictures)
         self.log("final", errors=errors)
@@ -199,6 +216,15 @@ class Run:
             self.wandb.image(f"pictures/{Path(picture).stem}", Path(picture))
         self.wandb.summary(report.headline(summary))
         return summary
+
+    def _metadata(self, upscale: int) -> dict:
+        """What evaluation needs to know of a weights file, which it keeps beside the tensors."""
+        return {
+            "schedule": self.schedule.name, "seed": self.seed, "upscale": upscale,
+            "convention": self.schedule.views.convention, "class_digest": self.manifest.class_digest,
+            "classes": [[info.wnid, info.name] for info in self.manifest.classes],
+            "content_digest": self.manifest.content_digest, "side": self.manifest.side,
+        }  # fmt: skip
 
     def guarded(self, work: Callable[[], dict]) -> dict:
         """Do `work`; whatever fault ends it is noted in the summary first. A full GPU is a MachineError."""
@@ -230,13 +256,3 @@ class Run:
         hint = self.wandb.close(exit_code=code)
         if hint:
             say(f"W&B: this run was mirrored offline; upload it with: {hint}")
-
-
-def open_folder(args, schedule: Schedule, manifest: Manifest, precision: Precision) -> RunDir:
-    """Open or create the run's folder, locked. `args`: train.py's command line."""
-    path = args.run_dir or Path("runs/live") / f"{schedule.name}-s{args.seed}"
-    config = {
-        "schedule": schedule.to_dict(), "seed": args.seed, "engine": args.engine, "precision": precision.name,
-        "device": precision.device.type, "content_digest": manifest.content_digest,
-    }  # fmt: skip
-    return RunDir.open(path, config)

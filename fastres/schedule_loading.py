@@ -1,7 +1,8 @@
-"""From what a user types to a checked Schedule: a name or a .py file, then `--set a.b=c` overrides."""
+"""From what a user types to a checked Schedule: a name or a .py file, then `--set a.b=c` overrides; what two share."""
 
 import dataclasses
 import difflib
+import json
 import runpy
 import types
 import typing
@@ -17,7 +18,7 @@ GROUPS = {"views.jitter": ("views.brightness", "views.contrast", "views.saturati
 
 
 def load_schedule(name: str) -> Schedule:
-    """A schedule of schedules.py by its name, or SCHEDULE of the Python file at a path. UsageError otherwise."""
+    """A schedule of fastres/schedules by its name, or SCHEDULE of the Python file at a path. UsageError otherwise."""
     if name in SCHEDULES:
         return SCHEDULES[name]
     if name.endswith(".py"):
@@ -36,7 +37,7 @@ def _from_file(path: Path) -> Schedule:
     except Exception as error:  # the user's own file: say where it broke, in one sentence
         raise UsageError(f"schedule file {path} does not run: {type(error).__name__}: {error}") from error
     if not isinstance(schedule, Schedule):
-        raise UsageError(f"schedule file {path} defines no SCHEDULE of type Schedule; see fastres/schedules.py")
+        raise UsageError(f"schedule file {path} defines no SCHEDULE of type Schedule; see fastres/schedules/paper.py")
     return schedule
 
 
@@ -49,6 +50,31 @@ def override(schedule: Schedule, assignments: list[str]) -> Schedule:
         for name in GROUPS.get(path.strip(), (path.strip(),)):
             schedule = _replace_at(schedule, name.split("."), text.strip(), name)
     return schedule
+
+
+def shared_stages(a: Schedule | dict, b: Schedule | dict) -> int:
+    """How many leading stages of `a` and `b` (schedules, or what to_dict made of them) do exactly the same.
+
+    Names and the paper's figures make no difference; any other setting of the whole schedule makes it 0.
+    """
+    ours, theirs = (s.to_dict() if isinstance(s, Schedule) else s for s in (a, b))
+
+    def settings(plain: dict) -> str:
+        return _settings(plain, without=("name", "expected", "stages"))
+
+    if settings(ours) != settings(theirs):
+        return 0
+    count = 0
+    for one, other in zip(ours["stages"], theirs["stages"], strict=False):
+        if _settings(one, without=("name",)) != _settings(other, without=("name",)):
+            break
+        count += 1
+    return count
+
+
+def _settings(plain: dict, without: tuple[str, ...]) -> str:
+    """As JSON: tuples and the lists that a config.json makes of them are the same."""
+    return json.dumps({key: value for key, value in plain.items() if key not in without}, sort_keys=True)
 
 
 def _replace_at(node: Any, keys: list[str], text: str, path: str) -> Any:

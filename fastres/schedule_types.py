@@ -1,4 +1,4 @@
-"""What a schedule is made of: frozen, keyword-only rows that check themselves. The experiments are in schedules.py.
+"""What a schedule is made of: frozen, keyword-only rows that check themselves. The experiments are in schedules/.
 
 A wrong value raises UsageError as soon as the row is made, so nothing starts on a bad configuration.
 """
@@ -150,7 +150,9 @@ class Schedule:
     batch_size  images per optimiser step, over all processes
     step        how a step is run: eager, plain (nothing folded, the reference), compiled, captured (CUDA graph) or
                 auto; see engine/steps.py
-    expected    what the paper reports, errors in %, by name; empty where it reports nothing
+    expected    what the paper reports, errors in %, by name; empty where it reports nothing. Names are "METHOD top1",
+                "METHOD top5" and "METHOD test top1" with a method of scoring.METHODS for the end of the last stage;
+                "first-epoch centre top1" for its first epoch; "at least centre top1" for a bound that it stays above
     """
 
     name: str

@@ -15,16 +15,18 @@ from pathlib import Path
 import torch
 
 from fastres import scoring, views
+from fastres.configuration import configuration, open_folder
 from fastres.data.engines import ENGINES
 from fastres.data.libraries import require
 from fastres.data.manifest import load_manifest
 from fastres.engine.precision import CHOICES, choose_device, choose_precision
 from fastres.engine.rehearsal import rehearse
 from fastres.engine.signals import StopRequest
+from fastres.engine.stage_ends import find_start
 from fastres.errors import UsageError, run_command
 from fastres.evaluate import score
 from fastres.report import as_text
-from fastres.run import Run, open_folder
+from fastres.run import Run
 from fastres.schedule_loading import load_schedule, override
 from fastres.schedule_types import Schedule
 from fastres.stage_run import StageRun
@@ -80,7 +82,7 @@ def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(
         prog="python -m fastres.train", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    p.add_argument("--schedule", required=True, metavar="NAME|FILE.py", help="one of fastres/schedules.py, or a file")
+    p.add_argument("--schedule", required=True, metavar="NAME|FILE.py", help="one of fastres/schedules, or a file")
     p.add_argument("--data", type=Path, default=Path("packed"), metavar="DIR", help="packed folder (default packed)")
     p.add_argument("--weights", metavar="FILE", help="pretrained weights (.safetensors, .pth)")
     p.add_argument("--engine", choices=tuple(ENGINES), default="resident", help="where pixels live while training")
@@ -88,6 +90,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--precision", choices=CHOICES, default="auto", help="auto: bf16 where the hardware has it")
     p.add_argument("--run-dir", type=Path, metavar="DIR", help="default runs/live/<schedule>-s<seed>")
     p.add_argument("--seed", type=int, default=0)
+    p.add_argument("--start-from", type=Path, metavar="RUN_DIR", help="take over the first stages shared with this run")
     p.add_argument("--set", action="extend", nargs="+", default=[], metavar="A.B=C",
                    help="override, e.g. stages.0.epochs=1")  # fmt: skip
     p.add_argument("--wandb", choices=MODES, help="default: online where a login exists, else offline")
@@ -118,12 +121,14 @@ def main(argv: list[str] | None = None) -> int:
 
         return dry_run(schedule, manifest, precision, as_json=args.json)
 
-    with open_folder(args, schedule, manifest, precision) as folder:
+    config = configuration(args, schedule, manifest, precision)
+    start = find_start(args.start_from, config) if args.start_from else None
+    with open_folder(args, schedule, config) as folder:
         if folder.finished:
             summary = folder.summary()
             say(f"{folder.path}: this run is finished; another --run-dir or --seed starts a new one")
         else:
-            with Run(args, schedule, manifest, precision, folder) as run, StopRequest() as stop:
+            with Run(args, schedule, manifest, precision, folder, start) as run, StopRequest() as stop:
                 summary = run.guarded(lambda: train(run, stop))
     print(json.dumps(summary) if args.json else as_text(summary, schedule, folder.path))
     return 0

@@ -2,7 +2,7 @@
 
     python -m fastres.small_world.pretrained       # renders what the first steps need, and compares
 
-The whole of it takes the two commands above SMALL_WORLD_PRETRAIN in fastres/schedules.py. A few steps need only the
+The whole of it takes the two commands above SMALL_WORLD_PRETRAIN in schedules/small.py. A few steps need only the
 few hundred images that the first epoch's order begins with, and those can be rendered alone.
 """
 

@@ -1,0 +1,26 @@
+"""THE experiments. Read this package and you know every run.
+
+    python -m fastres.train --schedule NAME
+
+paper.py has every system of the paper, small.py the small world. A schedule is a literal table of stages, a variant is
+`replace(PAPER, ...)`, derived numbers are computed elsewhere. Every schedule is complete: stages that two have in
+common are trained once with `--start-from`. Write your own in a file that defines SCHEDULE and pass its path as NAME.
+"""
+
+from fastres.schedules.paper import (
+    CONV1_BLANK,
+    CONV1_NAIVE,
+    FEATURE_EXTRACTOR,
+    FEATURE_EXTRACTOR_50,
+    FROM_SCRATCH,
+    INITIALIZED_FC,
+    NAIVE_FC,
+    PAPER,
+)
+from fastres.schedules.small import DEMO, SMALL_WORLD_PRETRAIN, SMALL_WORLD_PRETRAIN_50, small_world
+
+SYSTEMS = (NAIVE_FC, FEATURE_EXTRACTOR, FEATURE_EXTRACTOR_50, INITIALIZED_FC, PAPER, CONV1_NAIVE, CONV1_BLANK,
+           FROM_SCRATCH)  # fmt: skip
+SCHEDULES = {s.name: s for s in (*SYSTEMS, DEMO, SMALL_WORLD_PRETRAIN, SMALL_WORLD_PRETRAIN_50)}
+
+__all__ = ["DEMO", "PAPER", "SCHEDULES", "SMALL_WORLD_PRETRAIN", "SMALL_WORLD_PRETRAIN_50", "SYSTEMS", "small_world"]
