@@ -1,9 +1,12 @@
 """Files that are whole or absent: nothing half-written ever has its final name."""
 
 import os
+import re
 from pathlib import Path
 
 from fastres.errors import MachineError
+
+_TEMPORARY = re.compile(r"\..+\.\d+\.tmp")
 
 
 def write_atomic(path: Path, content: bytes) -> None:
@@ -25,6 +28,14 @@ def write_atomic(path: Path, content: bytes) -> None:
         temporary.unlink(missing_ok=True)
         raise MachineError(f"{path}: could not write its {len(content):,} bytes ({error.strerror or error}); "
                            f"free some space there or choose another folder") from error
+
+
+def sweep(folder: Path) -> None:
+    """Remove what writers that were killed left in `folder`. For the holder of the folder's lock only: it knows that
+    no other process is writing there."""
+    for path in folder.iterdir() if folder.is_dir() else ():
+        if _TEMPORARY.fullmatch(path.name):
+            path.unlink(missing_ok=True)
 
 
 def sync_folder(folder: Path) -> None:

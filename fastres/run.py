@@ -6,7 +6,6 @@ train.py is the procedure; this is everything it would otherwise have to carry a
 import json
 import math
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -15,12 +14,13 @@ from torchvision.models.resnet import ResNet
 from fastres import report
 from fastres.data.engines import open_split
 from fastres.data.manifest import Manifest
-from fastres.engine.checkpoint import Position, load_checkpoint, save_checkpoint
+from fastres.engine.checkpoint import Position, load_checkpoint
 from fastres.engine.operate import Theatre, operate
 from fastres.engine.precision import Precision
+from fastres.engine.saving import CheckpointWriter, interval
 from fastres.engine.signals import StopRequest
 from fastres.engine.stage_ends import Start, save_stage_end
-from fastres.errors import Diverged, FastresError, MachineError, Preempted
+from fastres.errors import Diverged, MachineError, Preempted
 from fastres.evaluate import evaluate
 from fastres.files import write_atomic
 from fastres.geometry import Geometry
@@ -46,6 +46,7 @@ class Run:
         """`start`: another run whose first stages are taken over, if this one is new."""
         self.schedule, self.seed, self.manifest, self.precision = schedule, args.seed, manifest, precision
         self.folder, self.data_folder = folder, args.data
+        self.writer, self.interval = CheckpointWriter(folder.checkpoints), interval(args.checkpoint_every)
         self.clock = Clock()
         self.started = time.perf_counter()
         self.train, self.val = (
@@ -123,7 +124,7 @@ class Run:
         return stage
 
     def step_done(self, stage: StageRun, epoch: int, step: int, images: int, progress: Progress) -> None:
-        """Count, and every LOOK_EVERY steps look at the loss."""
+        """Count, every LOOK_EVERY steps look at the loss, and save where the interval says so."""
         self.images_seen += images
         if step % LOOK_EVERY == 0 or step == 1:
             loss = self.check_finite(stage, epoch)
@@ -134,13 +135,16 @@ class Run:
             progress.update(images, loss=loss, **self.last_error)
         else:
             progress.update(images)
+        if self.interval.due(step):
+            self.check_finite(stage, epoch)
+            self._save(Position(stage.index, epoch, step), stage)
 
     def check_finite(self, stage: StageRun, epoch: int) -> float:
         """The epoch's mean loss so far; Diverged if it is not finite, with what is needed to see why."""
         loss = stage.step.mean_loss()
         if not math.isfinite(loss):
             dump = self.folder.path / "diverged.json"
-            write_atomic(dump, json.dumps(self._faulty_batch(stage, epoch)).encode() + b"\n")
+            write_atomic(dump, json.dumps(stage.faulty_batch(epoch)).encode() + b"\n")
             lower = self.schedule.optimizer.lr / 4
             raise Diverged(
                 f"the training loss is {loss} in stage {stage.row.name} epoch {epoch + 1}, expected a finite number; "
@@ -148,20 +152,13 @@ class Run:
             )
         return loss
 
-    def _faulty_batch(self, stage: StageRun, epoch: int) -> dict:
-        """Everything needed to make the first batch again whose loss was not finite: chance is a function of these."""
-        first, size = stage.step.good_steps(), self.schedule.batch_size
-        return {
-            "seed": self.seed, "stage": stage.index, "stage_name": stage.row.name, "epoch": epoch + 1,
-            "step": first + 1, "lr": stage.learning_rate.at(epoch * stage.steps_per_epoch + first),
-            "ids": stage.order(epoch)[first * size : (first + 1) * size].tolist(),
-        }  # fmt: skip
-
     def preempt(self, stage: StageRun, epoch: int, step: int) -> None:
         """Save and stop: the same command goes on with the next step."""
         self.check_finite(stage, epoch)
-        stage.stop_clock()
         self._save(Position(stage.index, epoch, step), stage)
+        fault = self.writer.wait()
+        if fault is not None:
+            raise MachineError(f"stopped by a signal, and what was trained since the last checkpoint is lost: {fault}")
         raise Preempted(f"stopped by a signal in stage {stage.row.name} epoch {epoch + 1} after step {step}; the same "
                         "command resumes there")  # fmt: skip
 
@@ -185,20 +182,24 @@ class Run:
         stage.epoch_train_s = 0.0
         if last:
             metadata = {**self._metadata(stage.row.upscale), "images_seen": self.images_seen}
-            save_stage_end(self.folder.path, stage.index, self.network, metadata)
-        self._save(position, None if last else stage)
+            try:
+                save_stage_end(self.folder.path, stage.index, self.network, metadata)
+            except MachineError as fault:
+                say(f"the stage's end is not kept for other runs to start from: {fault}")
+        self._save(position, None if last else stage, errors["top1"])
 
-    def _save(self, position: Position, stage: StageRun | None) -> None:
+    def _save(self, position: Position, stage: StageRun | None, error: float | None = None) -> None:
         """A checkpoint; with the stage's optimiser where the stage goes on, without at its border."""
         state: dict = {"network": self.network.state_dict(), "images_seen": self.images_seen}
         if stage is not None:
             state["stage"] = {
                 "step": stage.step.state_dict(),
                 "learning_rate": stage.learning_rate.state_dict(),
-                "epoch_train_s": stage.epoch_train_s,
+                "epoch_train_s": stage.train_s,
             }
         with self.clock("checkpoint"):
-            save_checkpoint(self.folder.checkpoints, position, state)
+            self.writer.save(position, state, error)
+        self.interval.saved()
         self.position = position
 
     def finish(self, stop: StopRequest) -> dict:
@@ -226,32 +227,11 @@ class Run:
             "content_digest": self.manifest.content_digest, "side": self.manifest.side,
         }  # fmt: skip
 
-    def guarded(self, work: Callable[[], dict]) -> dict:
-        """Do `work`; whatever fault ends it is noted in the summary first. A full GPU is a MachineError."""
-        try:
-            return work()
-        except FastresError as error:
-            self.give_up(error)
-            raise
-        except torch.cuda.OutOfMemoryError as error:
-            fault = MachineError(
-                f"the GPU's memory is full at batch size {self.schedule.batch_size} after "
-                f"{report.peak_memory_gb(self.precision.device):.1f} GB; lower it with --set batch_size=... in another "
-                "--run-dir"
-            )
-            self.give_up(fault)
-            raise fault from error
-
-    def give_up(self, error: FastresError) -> None:
-        """Note in summary.json how the run ended."""
-        status = {Diverged: "diverged", Preempted: "preempted"}.get(type(error), "failed")
-        self.folder.write_summary({"status": status, "exit_code": error.exit_code, "error": str(error),
-                                   "schedule": self.schedule.name, "seed": self.seed})  # fmt: skip
-
     def __enter__(self) -> "Run":
         return self
 
     def __exit__(self, kind, error, _) -> None:
+        self.writer.close()
         code = 0 if error is None else getattr(error, "exit_code", 1)
         hint = self.wandb.close(exit_code=code)
         if hint:

@@ -51,6 +51,15 @@ class StageRun:
         """The epoch's permutation of the training ids, i64 [N]."""
         return epoch_order(len(self.run.train), seed=self.run.seed, stage=self.index, epoch=epoch + 1)
 
+    def faulty_batch(self, epoch: int) -> dict:
+        """Everything needed to make the epoch's first batch again whose loss was not finite: chance is a function."""
+        first, size = self.step.good_steps(), self.run.schedule.batch_size
+        return {
+            "seed": self.run.seed, "stage": self.index, "stage_name": self.row.name, "epoch": epoch + 1,
+            "step": first + 1, "lr": self.learning_rate.at(epoch * self.steps_per_epoch + first),
+            "ids": self.order(epoch)[first * size : (first + 1) * size].tolist(),
+        }  # fmt: skip
+
     def training_mode(self) -> None:
         training_mode(self.run.network, self.row)
 
@@ -62,8 +71,13 @@ class StageRun:
             yield
         self.stop_clock()
 
+    @property
+    def train_s(self) -> float:
+        """Seconds of the epoch's steps so far, for a checkpoint inside it."""
+        return self.epoch_train_s + (time.perf_counter() - self._since if self._since is not None else 0.0)
+
     def stop_clock(self) -> None:
-        """Add what has passed to the epoch's seconds: at its end, or before a checkpoint inside it."""
+        """Add what has passed to the epoch's seconds."""
         if self._since is not None:
             self.epoch_train_s += time.perf_counter() - self._since
             self._since = None

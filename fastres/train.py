@@ -19,6 +19,7 @@ from fastres.configuration import configuration, open_folder
 from fastres.data.engines import ENGINES
 from fastres.data.libraries import require
 from fastres.data.manifest import load_manifest
+from fastres.endings import noted
 from fastres.engine.precision import CHOICES, choose_device, choose_precision
 from fastres.engine.rehearsal import rehearse
 from fastres.engine.signals import StopRequest
@@ -93,6 +94,8 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--start-from", type=Path, metavar="RUN_DIR", help="take over the first stages shared with this run")
     p.add_argument("--set", action="extend", nargs="+", default=[], metavar="A.B=C",
                    help="override, e.g. stages.0.epochs=1")  # fmt: skip
+    p.add_argument("--checkpoint-every", type=int, metavar="STEPS",
+                   help="checkpoints inside epochs too; 0: at their ends only (default: whenever a minute has passed)")
     p.add_argument("--wandb", choices=MODES, help="default: online where a login exists, else offline")
     p.add_argument("--project", default="fastres", help="W&B project")
     p.add_argument("--dry-run", action="store_true", help="show schedule, expected time and memory only")
@@ -128,8 +131,12 @@ def main(argv: list[str] | None = None) -> int:
             summary = folder.summary()
             say(f"{folder.path}: this run is finished; another --run-dir or --seed starts a new one")
         else:
-            with Run(args, schedule, manifest, precision, folder, start) as run, StopRequest() as stop:
-                summary = run.guarded(lambda: train(run, stop))
+            with (
+                StopRequest() as stop,
+                noted(folder, schedule, args.seed, device),
+                Run(args, schedule, manifest, precision, folder, start) as run,
+            ):
+                summary = train(run, stop)
     print(json.dumps(summary) if args.json else as_text(summary, schedule, folder.path))
     return 0
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from fastres.data import manifest as manifests
 from fastres.errors import UsageError
-from fastres.files import sync_folder, write_atomic
+from fastres.files import sweep, sync_folder, write_atomic
 from preprocess.disk import disk_faults, require_space
 
 LOCK = ".pack.lock"
@@ -35,6 +35,7 @@ class Staging:
             self._lock = self._take_lock()
             try:
                 shutil.rmtree(self.folder, ignore_errors=True)  # of a run that was killed
+                sweep(self.out)
                 self.folder.mkdir()
             except BaseException:
                 self.__exit__()

@@ -1,7 +1,9 @@
-"""Checkpoints: atomic, carrying their own digest, the last two kept. Loading runs no pickled code.
+"""Checkpoints: atomic, carrying their own digest; the last two are kept, and the best. Loading runs no pickled code.
 
-The file name says where the run stood and the first 16 hex digits of the content's sha256, so a bit-flipped file
-(which torch.load would accept) is known before it is opened:  stage2-epoch004-step000123-9f86d081884c7d65.pt
+The file name says where the run stood, the validation top-1 error in % where an epoch ended there, and the first 16 hex
+digits of the content's sha256, so a bit-flipped file (which torch.load would accept) is known before it is opened:
+
+    stage2-epoch004-step000123-9f86d081884c7d65.pt      stage2-epoch005-step000000-err24.990-60303ae22b998861.pt
 """
 
 import hashlib
@@ -9,6 +11,7 @@ import io
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
@@ -17,7 +20,7 @@ from fastres.files import write_atomic
 from fastres.track.console import say
 
 KEEP = 2
-_NAME = re.compile(r"stage(\d+)-epoch(\d+)-step(\d+)-([0-9a-f]{16})\.pt")
+_NAME = re.compile(r"stage(\d+)-epoch(\d+)-step(\d+)(?:-err(\d+\.\d+))?-([0-9a-f]{16})\.pt")
 
 
 @dataclass(frozen=True, order=True)
@@ -29,20 +32,38 @@ class Position:
     step: int = 0
 
 
-def save_checkpoint(folder: Path, position: Position, state: dict) -> Path:
-    """Write `state` (dicts, lists, numbers, tensors) for `position`; older files beyond the last two go.
+class Saved(NamedTuple):
+    """A checkpoint file by its name. error: validation top-1 error in %, None inside an epoch."""
 
-    MachineError where the disk is full; the checkpoints before it stay.
+    position: Position
+    path: Path
+    error: float | None
+    digest: str
+
+
+def save_checkpoint(folder: Path, position: Position, state: dict, error: float | None = None) -> Path:
+    """Write `state` (dicts, lists, numbers, tensors) for `position`; of the older files the last and the best stay.
+
+    `error`: validation top-1 error in % at an epoch's end. MachineError where the disk is full; then all older files
+    stay.
     """
     buffer = io.BytesIO()
     torch.save(state, buffer)
-    content = buffer.getvalue()
+    content = buffer.getbuffer()
     digest = hashlib.sha256(content).hexdigest()[:16]
-    path = folder / f"stage{position.stage}-epoch{position.epoch:03d}-step{position.step:06d}-{digest}.pt"
+    reached = "" if error is None else f"-err{error:.3f}"
+    path = folder / f"stage{position.stage}-epoch{position.epoch:03d}-step{position.step:06d}{reached}-{digest}.pt"
     write_atomic(path, content)
-    for _, old in _checkpoints(folder)[:-KEEP]:
-        old.unlink(missing_ok=True)
+    _prune(checkpoints_in(folder))
     return path
+
+
+def _prune(found: list[Saved]) -> None:
+    scored = [saved for saved in found if saved.error is not None]
+    best = min(scored, key=lambda saved: (saved.error, saved.position), default=None)
+    for saved in found[:-KEEP]:
+        if saved is not best:
+            saved.path.unlink(missing_ok=True)
 
 
 def load_checkpoint(folder: Path) -> tuple[Position, dict] | None:
@@ -50,12 +71,16 @@ def load_checkpoint(folder: Path) -> tuple[Position, dict] | None:
 
     A damaged one is named and the one before it used. DataError if all are damaged: never a silent start from zero.
     """
-    found = _checkpoints(folder)
-    for position, path in reversed(found):
-        content = path.read_bytes()
-        if hashlib.sha256(content).hexdigest()[:16] == _NAME.fullmatch(path.name)[4]:
-            return position, _unpack(content, path)
-        say(f"checkpoint {path}: its content does not match the digest in its name; trying the one before it")
+    found = checkpoints_in(folder)
+    for saved in reversed(found):
+        try:
+            content = saved.path.read_bytes()
+        except OSError as error:
+            say(f"checkpoint {saved.path}: cannot be read ({error.strerror}); trying the one before it")
+            continue
+        if hashlib.sha256(content).hexdigest()[:16] == saved.digest:
+            return saved.position, _unpack(content, saved.path)
+        say(f"checkpoint {saved.path}: its content does not match the digest in its name; trying the one before it")
     if found:
         raise DataError(
             f"{folder}: all {len(found)} checkpoints are damaged, expected at least one whole; restore one, or remove "
@@ -78,7 +103,10 @@ def _unpack(content: bytes, path: Path) -> dict:
     return state
 
 
-def _checkpoints(folder: Path) -> list[tuple[Position, Path]]:
+def checkpoints_in(folder: Path) -> list[Saved]:
     """Oldest first."""
     matches = ((_NAME.fullmatch(path.name), path) for path in folder.iterdir())
-    return sorted((Position(int(m[1]), int(m[2]), int(m[3])), path) for m, path in matches if m)
+    return sorted(
+        Saved(Position(int(m[1]), int(m[2]), int(m[3])), path, float(m[4]) if m[4] else None, m[5])
+        for m, path in matches if m
+    )  # fmt: skip

@@ -60,8 +60,9 @@ def _torchvision_state(arch: str, name: str) -> dict[str, torch.Tensor]:
 def read_weights(path: Path) -> dict[str, torch.Tensor]:
     """A state dict from .safetensors or a .pth/.pt written by torch.save; tensors on the CPU.
 
-    A training checkpoint that holds its weights under `state_dict` or `model` is accepted, and DataParallel's
-    `module.` prefix is dropped. DataError if the file is missing, damaged, or carries anything but tensors.
+    A training checkpoint that holds its weights under `network` (ours), `state_dict` or `model` is accepted, and
+    DataParallel's `module.` prefix is dropped. DataError if the file is missing, damaged, or carries anything but
+    tensors.
     """
     path = Path(path)
     if not path.is_file():
@@ -79,7 +80,7 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
             f"weights {path}: holds more than tensors or is damaged, so it was not loaded ({type(error).__name__}); "
             "save its state_dict alone, best as .safetensors"
         ) from error
-    for key in ("state_dict", "model"):
+    for key in ("network", "state_dict", "model"):
         if isinstance(state, dict) and isinstance(state.get(key), dict):
             state = state[key]
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):

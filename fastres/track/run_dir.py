@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO
 
 from fastres.errors import DataError, MachineError, UsageError
-from fastres.files import write_atomic
+from fastres.files import sweep, write_atomic
 from fastres.track.log import JsonLines, plain
 
 SHOWN_DIFFERENCES = 12
@@ -47,7 +47,10 @@ class RunDir:
             _take(lock, path)
             if not os.access(path, os.W_OK | os.X_OK):
                 raise _not_writable(path, "no right to create files in it")
-            return cls(path, lock, _settle_config(path, config))
+            settled = _settle_config(path, config)
+            for folder in (path, *(path / name for name in ("checkpoints", "pictures", "wandb"))):
+                sweep(folder)
+            return cls(path, lock, settled)
         except OSError as error:
             lock.close()
             raise _not_writable(path, error.strerror) from error

@@ -1,0 +1,38 @@
+"""How a run ends when it does not end well: noted in its summary, told in one sentence."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from fastres import report
+from fastres.errors import Diverged, FastresError, MachineError, Preempted
+from fastres.schedule_types import Schedule
+from fastres.track.console import say
+from fastres.track.run_dir import RunDir
+
+
+@contextmanager
+def noted(folder: RunDir, schedule: Schedule, seed: int, device: torch.device) -> Iterator[None]:
+    """Whatever fault ends the block is noted in the summary first. A full GPU becomes a MachineError."""
+    try:
+        yield
+    except FastresError as error:
+        _note(folder, schedule, seed, error)
+        raise
+    except torch.cuda.OutOfMemoryError as error:
+        fault = MachineError(
+            f"the GPU's memory is full at batch size {schedule.batch_size} after {report.peak_memory_gb(device):.1f} "
+            f"GB; lower it with --set batch_size={max(1, schedule.batch_size // 2)} in another --run-dir"
+        )
+        _note(folder, schedule, seed, fault)
+        raise fault from error
+
+
+def _note(folder: RunDir, schedule: Schedule, seed: int, error: FastresError) -> None:
+    status = {Diverged: "diverged", Preempted: "preempted"}.get(type(error), "failed")
+    facts = {"status": status, "exit_code": error.exit_code, "error": str(error)}
+    try:
+        folder.write_summary({**facts, "schedule": schedule.name, "seed": seed})
+    except MachineError as full:  # the fault that ended the run is the one to be told
+        say(f"not noted in the summary: {full}")
