@@ -3,19 +3,25 @@
 from pathlib import Path
 
 from fastres.data.manifest import Manifest
+from fastres.engine.distributed import World
 from fastres.engine.precision import Precision
 from fastres.schedule_types import Schedule
-from fastres.track.run_dir import RunDir
+from fastres.track.run_dir import FollowedRunDir, RunDir
 
 
-def configuration(args, schedule: Schedule, manifest: Manifest, precision: Precision) -> dict:
+def configuration(args, schedule: Schedule, manifest: Manifest, precision: Precision, world: World) -> dict:
     """All that decides a run's result. `args`: train.py's command line."""
     return {
         "schedule": schedule.to_dict(), "seed": args.seed, "engine": args.engine, "precision": precision.name,
         "device": precision.device.type, "content_digest": manifest.content_digest,
+        "processes": world.size, "sync_bn": args.sync_bn and world.size > 1,
     }  # fmt: skip
 
 
-def open_folder(args, schedule: Schedule, config: dict) -> RunDir:
-    """Open or create the run's folder, locked. `args`: train.py's command line."""
-    return RunDir.open(args.run_dir or Path("runs/live") / f"{schedule.name}-s{args.seed}", config)
+def open_folder(args, schedule: Schedule, config: dict, world: World) -> RunDir | FollowedRunDir:
+    """Open or create the run's folder; the first process locks it, the others read. `args`: train.py's command line."""
+    path = args.run_dir or Path("runs/live") / f"{schedule.name}-s{args.seed}"
+    opened: list[RunDir] = []
+    may_change = ["processes"] if args.allow_process_change else []
+    world.from_first(lambda: opened.append(RunDir.open(path, config, may_change)))
+    return opened[0] if opened else FollowedRunDir(path, config)

@@ -11,9 +11,10 @@ from collections.abc import Callable
 
 
 class FastresError(Exception):
-    """A fault with a remedy; `exit_code` is what the command returns."""
+    """A fault with a remedy; `exit_code` is what the command returns. `said`: another process printed it already."""
 
     exit_code = 1
+    said = False
 
 
 class UsageError(FastresError):
@@ -51,7 +52,8 @@ def run_command(main: Callable[[], int | None]) -> int:
     try:
         return main() or 0
     except FastresError as error:
-        print(f"error: {error}", file=sys.stderr)
+        if not error.said:
+            print(f"error: {error}", file=sys.stderr)
         return error.exit_code
     except BrokenPipeError:  # `... | head`: the reader left, which is no fault
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

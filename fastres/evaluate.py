@@ -11,7 +11,6 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import nn
 from torchvision.models.resnet import ResNet
@@ -19,7 +18,8 @@ from torchvision.models.resnet import ResNet
 from fastres import scoring, views
 from fastres.data.engines import Split, open_split, packed_for
 from fastres.data.manifest import Manifest, load_manifest, verify_file
-from fastres.engine.precision import CHOICES, Precision, choose_device, choose_precision
+from fastres.engine.distributed import World, open_world
+from fastres.engine.precision import CHOICES, Precision, choose_precision
 from fastres.errors import DataError, MachineError, UsageError, run_command
 from fastres.files import write_atomic
 from fastres.geometry import Geometry
@@ -38,20 +38,26 @@ VIEWS_PER_PASS = {"cpu": 256, "cuda": 3072}
 @torch.no_grad()
 def score(
     network: nn.Module, data: Split, plan: views.TestPlan, precision: Precision, *, label: str = "evaluation",
-    between: Callable[[], None] = lambda: None,
+    between: Callable[[], None] = lambda: None, world: World | None = None,
 ) -> torch.Tensor:  # fmt: skip
     """Class scores of every image and view: f32 [N, V, C] on the CPU. Exactly N, in order, nothing padded.
 
     A ResNet is folded first, whatever mode it is in; anything else is put in eval mode and left there.
     `between` is called before every batch, and may raise to stop. MachineError where not even one image fits the GPU.
+    The processes of a `world` share the work, batch by batch, with the first one's BatchNorm statistics; all return
+    all scores.
     """
+    world = world or World(data.device)
+    world.same_statistics(network)
     if isinstance(network, ResNet):
         network = StageNetwork(network, precision.dtype, inference=True)
     network.eval()
     batch_size = max(1, VIEWS_PER_PASS[data.device.type] // len(plan.views))
+    ids = world.deal(len(data), batch_size)
     while True:
         try:
-            return _score(network, data, plan, precision, batch_size, label, between)
+            scores = _score(network, data, ids, plan, precision, batch_size, label, between)
+            return world.gather_rows(scores, ids, len(data))
         except torch.cuda.OutOfMemoryError as error:
             if batch_size == 1:
                 raise MachineError(f"{label}: one image's views do not fit the GPU's memory; free it") from error
@@ -60,10 +66,10 @@ def score(
         say(f"{label}: the GPU's memory is full, going on with {batch_size} images a pass")
 
 
-def _score(network, data: Split, plan: views.TestPlan, precision: Precision, batch_size: int, label: str, between):
-    out, inputs = [], {}
-    with Progress(len(data), label) as progress:
-        for batch in data.batches(np.arange(len(data)), batch_size):
+def _score(network, data: Split, ids, plan: views.TestPlan, precision: Precision, batch_size: int, label, between):
+    out, inputs = [torch.empty(0, len(plan.views), 0)] if len(ids) == 0 else [], {}
+    with Progress(len(ids), label) as progress:
+        for batch in data.batches(ids, batch_size):
             between()
             size = len(batch.ids)
             x = views.apply(batch.images, batch.rows, batch.ids, plan, out=inputs.get(size))
@@ -77,12 +83,13 @@ def _score(network, data: Split, plan: views.TestPlan, precision: Precision, bat
 
 def evaluate(
     network: nn.Module, data: Split, geometry: Geometry, settings: ViewSettings, precision: Precision,
-    between: Callable[[], None] = lambda: None,
+    between: Callable[[], None] = lambda: None, world: World | None = None,
 ) -> tuple[dict, torch.Tensor]:  # fmt: skip
-    """The error table of a labelled split and the scores f32 [N, 12, C] it was made from. `between`: see score."""
+    """The error table of a labelled split and the scores f32 [N, 12, C] it was made from. The rest: see score."""
     plan = views.TestPlan(geometry=geometry, settings=settings, views=views.TWELVE_VIEWS, dtype=precision.dtype)
-    scores = score(network, data, plan, precision, between=between)
-    return scoring.error_table(scores, data.labels.cpu()), scores
+    world = world or World(data.device)
+    scores = score(network, data, plan, precision, between=between, world=world)
+    return world.from_first(lambda: scoring.error_table(scores, data.labels.cpu())), scores
 
 
 def format_errors(errors: dict, how: str, count: int, expected: dict[str, float] | None = None) -> str:
@@ -150,6 +157,15 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int:
     args = parser().parse_args(argv)
+    with open_world(args.device) as world:
+        result = run(args, world)
+        if world.first:
+            show(result, args)
+    return 0
+
+
+def run(args: argparse.Namespace, world: World) -> dict:
+    """Score what the command line names; the first process writes the answers and makes the table."""
     weights, summary = _weights_of(args.target)
     packed = args.data or Path(summary.get("data", "packed"))
     manifest = load_manifest(packed)
@@ -162,32 +178,40 @@ def main(argv: list[str] | None = None) -> int:
     if args.split == "test" and not args.submission:
         raise UsageError("--split test is unlabelled, so it gives no error; expected --submission FILE")
 
-    device = choose_device(args.device)
-    precision = choose_precision(args.precision, device)
+    world.agree("packed data", manifest.content_digest)
+    precision = choose_precision(args.precision, world.device)
     engine = next(iter(packed_for(manifest, args.split)), "resident")
-    data = open_split(engine, packed, manifest, args.split, device)
+    data = open_split(engine, packed, manifest, args.split, world.device)
     names = read_names(packed, manifest, args.split) if args.submission else []
-    network.to(device, memory_format=torch.channels_last)
+    network.to(world.device, memory_format=torch.channels_last)
+    world.same(network)
     settings = ViewSettings(convention=metadata.get("convention", ViewSettings().convention))
     geometry = Geometry(manifest.side, metadata.get("upscale", architecture.upscale))
     plan = views.TestPlan(geometry=geometry, settings=settings, views=views.TWELVE_VIEWS, dtype=precision.dtype)
-    scores = score(network, data, plan, precision)
+    scores = score(network, data, plan, precision, world=world)
 
-    result: dict = {"weights": str(weights), "split": args.split, "count": len(data), "combine": args.combine}
-    if args.submission:
-        write_submission(args.submission, names, scoring.combine(scores, args.combine), manifest)
-        result["submission"] = str(args.submission)
-    if args.split == "val":
-        result["errors"] = scoring.error_table(scores, data.labels.cpu())
+    def use() -> dict:
+        result: dict = {"weights": str(weights), "split": args.split, "count": len(data), "combine": args.combine}
+        if args.submission:
+            write_submission(args.submission, names, scoring.combine(scores, args.combine), manifest)
+            result["submission"] = str(args.submission)
+        if args.split == "val":
+            result["errors"] = scoring.error_table(scores, data.labels.cpu())
+        return result
+
+    return world.from_first(use)
+
+
+def show(result: dict, args: argparse.Namespace) -> None:
+    """Print what `run` returned, as the command line asks."""
     if args.json:
         print(json.dumps(result))
-        return 0
+        return
     if "errors" in result:
-        print(f"{len(data)} images, scores combined by {args.combine}")
-        print(format_errors(result["errors"], args.combine, len(data)))
+        print(f"{result['count']} images, scores combined by {args.combine}")
+        print(format_errors(result["errors"], args.combine, result["count"]))
     if args.submission:
-        print(f"{len(data)} answers written to {args.submission}")
-    return 0
+        print(f"{result['count']} answers written to {args.submission}")
 
 
 if __name__ == "__main__":

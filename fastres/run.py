@@ -15,9 +15,10 @@ from fastres import report
 from fastres.data.engines import open_split
 from fastres.data.manifest import Manifest
 from fastres.engine.checkpoint import Position, load_checkpoint
+from fastres.engine.distributed import World
 from fastres.engine.operate import Theatre, operate
 from fastres.engine.precision import Precision
-from fastres.engine.saving import CheckpointWriter, interval
+from fastres.engine.saving import interval
 from fastres.engine.signals import StopRequest
 from fastres.engine.stage_ends import Start, save_stage_end
 from fastres.errors import Diverged, MachineError, Preempted
@@ -40,13 +41,13 @@ class Run:
     """State and bookkeeping of one run in an opened folder."""
 
     def __init__(
-        self, args, schedule: Schedule, manifest: Manifest, precision: Precision, folder: RunDir,
+        self, args, schedule: Schedule, manifest: Manifest, precision: Precision, folder: RunDir, world: World,
         start: Start | None = None,
     ) -> None:  # fmt: skip
         """`start`: another run whose first stages are taken over, if this one is new."""
         self.schedule, self.seed, self.manifest, self.precision = schedule, args.seed, manifest, precision
-        self.folder, self.data_folder = folder, args.data
-        self.writer, self.interval = CheckpointWriter(folder.checkpoints), interval(args.checkpoint_every)
+        self.folder, self.data_folder, self.world, self.sync_bn = folder, args.data, world, args.sync_bn
+        self.writer, self.interval = world.writer(folder.checkpoints), interval(args.checkpoint_every)
         self.clock = Clock()
         self.started = time.perf_counter()
         self.train, self.val = (
@@ -56,10 +57,12 @@ class Run:
         self.position, self._resumed = Position(), None
         self.images_seen = 0
         self.last_error: dict[str, float] = {}  # for the progress bar
+        world.agree("packed data", manifest.content_digest)
         self._restore(start)
         # last, so that nothing that can be refused above leaves a mirror behind
         name, tags = f"{schedule.name}-s{args.seed}", [schedule.name]
-        self.wandb = open_wandb(args.wandb, folder, args.project, name, folder.config, tags=tags)
+        mode = args.wandb if world.first else "off"
+        self.wandb = open_wandb(mode, folder, args.project, name, folder.config, tags=tags)
 
     def _restore(self, start: Start | None) -> None:
         """Take up the newest checkpoint, or start: weights, position and the log cut back to it."""
@@ -78,14 +81,16 @@ class Run:
             self.folder.log.rewind_to(self._is_before)
             say(f"resuming in stage {self.position.stage + 1} after {self.position.epoch} of its epochs"
                 f" and {self.position.step} steps")  # fmt: skip
+        self.world.agree("a checkpoint at", str(self.position))
         self.network = network.to(self.precision.device, memory_format=torch.channels_last)
-        self.log("start", position=self.position, device=report.device_name(self.precision.device))
+        device = report.device_name(self.precision.device)
+        self.log("start", position=self.position, device=device, processes=self.world.size)
 
     def _take_over(self, start: Start) -> ResNet:
         """Begin where another run's last shared stage ended, with what it logged until there."""
         state, self.images_seen = start.load()
         self.position = Position(start.stages)
-        start.share_files(self.folder.path)
+        self.world.from_first(lambda: start.share_files(self.folder.path))
         self.folder.log.rewind_to(lambda _: False)
         for record in start.records():
             self.folder.log.write(**record)
@@ -110,7 +115,9 @@ class Run:
             operate(self.network, index, self.theatre)
             after = self.network.conv1.weight.detach().float().cpu().numpy()
             if before.shape != after.shape:
-                report.draw_stem(before, after, self.folder.pictures)
+                self.world.from_first(lambda: report.draw_stem(before, after, self.folder.pictures))
+        self.world.meet()
+        self.world.same(self.network)
         stage = StageRun(self, index)
         if resumed is not None:
             stage.step.load_state_dict(resumed["step"])
@@ -122,6 +129,11 @@ class Run:
         say(f"stage {index + 1}/{len(self.schedule.stages)} {row.name}: {row.epochs} epochs, crop "
             f"{stage.geometry.crop}, learns {stage.learning} tensors ({', '.join(row.train)})")  # fmt: skip
         return stage
+
+    def stop_if_asked(self, stop: StopRequest) -> None:
+        """Preempted between two stages, where the last epoch's checkpoint has everything."""
+        if stop.agreed():
+            raise Preempted("stopped by a signal; the same command goes on from the last checkpoint")
 
     def step_done(self, stage: StageRun, epoch: int, step: int, images: int, progress: Progress) -> None:
         """Count, every LOOK_EVERY steps look at the loss, and save where the interval says so."""
@@ -135,7 +147,7 @@ class Run:
             progress.update(images, loss=loss, **self.last_error)
         else:
             progress.update(images)
-        if self.interval.due(step):
+        if self.interval.due(step) and self.writer.ready():
             self.check_finite(stage, epoch)
             self._save(Position(stage.index, epoch, step), stage)
 
@@ -144,7 +156,8 @@ class Run:
         loss = stage.step.mean_loss()
         if not math.isfinite(loss):
             dump = self.folder.path / "diverged.json"
-            write_atomic(dump, json.dumps(stage.faulty_batch(epoch)).encode() + b"\n")
+            content = json.dumps(stage.faulty_batch(epoch)).encode() + b"\n"
+            self.world.from_first(lambda: write_atomic(dump, content))
             lower = self.schedule.optimizer.lr / 4
             raise Diverged(
                 f"the training loss is {loss} in stage {stage.row.name} epoch {epoch + 1}, expected a finite number; "
@@ -156,7 +169,7 @@ class Run:
         """Save and stop: the same command goes on with the next step."""
         self.check_finite(stage, epoch)
         self._save(Position(stage.index, epoch, step), stage)
-        fault = self.writer.wait()
+        fault = self.world.from_first(self.writer.wait)
         if fault is not None:
             raise MachineError(f"stopped by a signal, and what was trained since the last checkpoint is lost: {fault}")
         raise Preempted(f"stopped by a signal in stage {stage.row.name} epoch {epoch + 1} after step {step}; the same "
@@ -181,12 +194,17 @@ class Run:
             f"{errors['top1']:5.2f} %  top-5 {errors['top5']:5.2f} %  {speed:,.0f} img/s")  # fmt: skip
         stage.epoch_train_s = 0.0
         if last:
-            metadata = {**self._metadata(stage.row.upscale), "images_seen": self.images_seen}
-            try:
-                save_stage_end(self.folder.path, stage.index, self.network, metadata)
-            except MachineError as fault:
-                say(f"the stage's end is not kept for other runs to start from: {fault}")
+            self.world.from_first(lambda: self._keep_stage_end(stage))
         self._save(position, None if last else stage, errors["top1"])
+        self.world.meet()  # the first process may have waited for its disk
+
+    def _keep_stage_end(self, stage: StageRun) -> None:
+        """For other runs to start from; a full disk is said and costs only that."""
+        metadata = {**self._metadata(stage.row.upscale), "images_seen": self.images_seen}
+        try:
+            save_stage_end(self.folder.path, stage.index, self.network, metadata)
+        except MachineError as fault:
+            say(f"the stage's end is not kept for other runs to start from: {fault}")
 
     def _save(self, position: Position, stage: StageRun | None, error: float | None = None) -> None:
         """A checkpoint; with the stage's optimiser where the stage goes on, without at its border."""
@@ -206,9 +224,14 @@ class Run:
         """Twelve-crop evaluation, final weights, pictures, summary."""
         geometry = Geometry(self.manifest.side, self.schedule.stages[-1].upscale)
         with self.clock("evaluation"):
-            errors, _ = evaluate(self.network, self.val, geometry, self.schedule.views, self.precision, stop.check)
-        weights = save_weights(self.network, self._metadata(geometry.upscale))
-        write_atomic(self.folder.path / "final.safetensors", weights)
+            errors, _ = evaluate(
+                self.network, self.val, geometry, self.schedule.views, self.precision, stop.check, self.world
+            )
+        return self.world.from_first(lambda: self._publish(errors, geometry.upscale))
+
+    def _publish(self, errors: dict, upscale: int) -> dict:
+        """What a finished run leaves in its folder; returns the summary."""
+        write_atomic(self.folder.path / "final.safetensors", save_weights(self.network, self._metadata(upscale)))
         pictures = report.draw(self)
         summary = report.summarise(self, errors, pictures)
         self.log("final", errors=errors)

@@ -11,7 +11,7 @@ import numpy as np
 from fastres import views
 from fastres.engine.learning_rate import learning_rate
 from fastres.engine.optimizer import sgd
-from fastres.engine.steps import choose_step
+from fastres.engine.steps import step_kind
 from fastres.geometry import Geometry
 from fastres.model.freeze import set_trainable, training_mode
 from fastres.track.clock import Rate
@@ -35,7 +35,8 @@ class StageRun:
         lr = self.row.lr or schedule.optimizer.lr
         self.learning_rate = learning_rate(schedule.lr_policy, lr, self.steps_per_epoch, self.row.epochs)
         optimizer = sgd(learning, schedule.optimizer, lr)
-        self.step = choose_step(schedule.step, run.network, optimizer, run.precision)
+        step = run.world.step_class(step_kind(schedule.step), run.sync_bn)
+        self.step = step(run.network, optimizer, run.precision)
         self.rate = Rate()
         self.epoch_train_s = 0.0  # of the epoch's steps so far, those before a resume included
         self._since: float | None = None

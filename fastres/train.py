@@ -20,7 +20,8 @@ from fastres.data.engines import ENGINES
 from fastres.data.libraries import require
 from fastres.data.manifest import load_manifest
 from fastres.endings import noted
-from fastres.engine.precision import CHOICES, choose_device, choose_precision
+from fastres.engine.distributed import World, open_world
+from fastres.engine.precision import CHOICES, choose_precision
 from fastres.engine.rehearsal import rehearse
 from fastres.engine.signals import StopRequest
 from fastres.engine.stage_ends import find_start
@@ -38,7 +39,7 @@ from fastres.track.wandb import MODES
 def train(run: Run, stop: StopRequest) -> dict:
     """Run every stage that is still to do, then evaluate. Returns the summary. Preempted after a signal."""
     for stage_index in range(run.position.stage, len(run.schedule.stages)):
-        stop.check()
+        run.stop_if_asked(stop)
         stage = run.begin_stage(stage_index)
         for epoch in range(run.position.epoch, stage.row.epochs):
             train_epoch(run, stage, epoch, stop)
@@ -54,14 +55,14 @@ def train_epoch(run: Run, stage: StageRun, epoch: int, stop: StopRequest) -> Non
     if first == 0:
         stage.step.begin_epoch()
     stage.training_mode()
-    batches = run.train.batches(order[first * run.schedule.batch_size :], run.schedule.batch_size)
+    batches = run.world.batches(run.train, order[first * run.schedule.batch_size :], run.schedule.batch_size)
     with Progress(len(order), label, initial=first * run.schedule.batch_size) as progress, stage.epoch_running():
         progress.update(0, **run.last_error)
         for step, batch in enumerate(batches, start=first):
             stage.step(batch, plan, stage.learning_rate.at(epoch * stage.steps_per_epoch + step))
-            stage.rate.step(len(batch.ids))
-            run.step_done(stage, epoch, step + 1, len(batch.ids), progress)
-            if stop.requested:
+            stage.rate.step(batch.step_images)
+            run.step_done(stage, epoch, step + 1, batch.step_images, progress)
+            if stop.agreed():
                 run.preempt(stage, epoch, step + 1)
         run.check_finite(stage, epoch)  # reads the loss, so the clock sees the work done
 
@@ -69,10 +70,10 @@ def train_epoch(run: Run, stage: StageRun, epoch: int, stop: StopRequest) -> Non
 def validate_epoch(run: Run, stage: StageRun, epoch: int, stop: StopRequest) -> None:
     """Centre-crop validation, the default test method of fb.resnet.torch; then the rate rule and a checkpoint."""
     started = time.perf_counter()
-    if stop.requested:
+    if stop.agreed():
         run.preempt(stage, epoch, stage.steps_per_epoch)
     plan = views.TestPlan(geometry=stage.geometry, settings=run.schedule.views, dtype=run.precision.dtype)
-    scores = score(run.network, run.val, plan, run.precision, label="validation")
+    scores = score(run.network, run.val, plan, run.precision, label="validation", world=run.world)
     labels = run.val.labels.cpu()
     errors = scoring.top_errors(scores[:, 0].double(), labels)
     loss = torch.nn.functional.cross_entropy(scores[:, 0], labels).item()
@@ -98,6 +99,10 @@ def parser() -> argparse.ArgumentParser:
                    help="checkpoints inside epochs too; 0: at their ends only (default: whenever a minute has passed)")
     p.add_argument("--wandb", choices=MODES, help="default: online where a login exists, else offline")
     p.add_argument("--project", default="fastres", help="W&B project")
+    p.add_argument("--sync-bn", action="store_true", help="several processes: BatchNorm over the global batch")
+    p.add_argument(
+        "--allow-process-change", action="store_true", help="resume on another number of processes: not bit-exact"
+    )
     p.add_argument("--dry-run", action="store_true", help="show schedule, expected time and memory only")
     p.add_argument("--json", action="store_true", help="print the summary (or the dry run) as one JSON object")
     return p
@@ -113,31 +118,37 @@ def resolve(args: argparse.Namespace) -> Schedule:
 
 def main(argv: list[str] | None = None) -> int:
     args = parser().parse_args(argv)
+    with open_world(args.device) as world:
+        return run_in(world, args)
+
+
+def run_in(world: World, args: argparse.Namespace) -> int:
+    """The command in one process of `world`; the first one prints."""
     schedule = resolve(args)
     require(args.engine)
-    device = choose_device(args.device)
-    precision = choose_precision(args.precision, device)
+    precision = choose_precision(args.precision, world.device)
     manifest = load_manifest(args.data)
     rehearse(schedule, manifest.num_classes, manifest.side)  # what is wrong in any stage is said before the first
     if args.dry_run:
         from fastres.dry_run import dry_run
 
-        return dry_run(schedule, manifest, precision, as_json=args.json)
+        return world.from_first(lambda: dry_run(schedule, manifest, precision, as_json=args.json))
 
-    config = configuration(args, schedule, manifest, precision)
+    config = configuration(args, schedule, manifest, precision, world)
     start = find_start(args.start_from, config) if args.start_from else None
-    with open_folder(args, schedule, config) as folder:
+    with open_folder(args, schedule, config, world) as folder:
         if folder.finished:
             summary = folder.summary()
             say(f"{folder.path}: this run is finished; another --run-dir or --seed starts a new one")
         else:
             with (
-                StopRequest() as stop,
-                noted(folder, schedule, args.seed, device),
-                Run(args, schedule, manifest, precision, folder, start) as run,
+                world.stop_request() as stop,
+                noted(folder, schedule, args.seed, world.device),
+                Run(args, schedule, manifest, precision, folder, world, start) as run,
             ):
                 summary = train(run, stop)
-    print(json.dumps(summary) if args.json else as_text(summary, schedule, folder.path))
+    if world.first:
+        print(json.dumps(summary) if args.json else as_text(summary, schedule, folder.path))
     return 0
 
 

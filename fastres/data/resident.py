@@ -22,12 +22,19 @@ class Batch(NamedTuple):
     rows    i64 [B]          which of the M images each sample is
     labels  i64 [B]          class indices; -1 where the split is unlabelled
     ids     i64 [B]          sample ids: row numbers of the split
+    whole   images of the optimiser step that this is one process's slice of; 0: this is all of it
     """
 
     images: torch.Tensor
     rows: torch.Tensor
     labels: torch.Tensor
     ids: torch.Tensor
+    whole: int = 0
+
+    @property
+    def step_images(self) -> int:
+        """Images of the optimiser step, over all processes."""
+        return self.whole or len(self.ids)
 
 
 class Resident:

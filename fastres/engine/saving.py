@@ -72,6 +72,10 @@ class CheckpointWriter:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._pending: Future | None = None
 
+    def ready(self) -> bool:
+        """Whether this is a good time for a checkpoint inside an epoch."""
+        return True
+
     def save(self, position: Position, state: dict, error: float | None = None) -> None:
         """Copy `state` to the host now and write it later; waits for the write before. See save_checkpoint."""
         self.wait()
@@ -85,13 +89,35 @@ class CheckpointWriter:
             return fault
         return None
 
-    def wait(self) -> MachineError | None:
+    def wait(self) -> str | None:
         """Until nothing is being written; what went wrong with the last write, if anything did."""
-        return self._pending.result() if self._pending else None
+        fault = self._pending.result() if self._pending else None
+        return str(fault) if fault else None
 
     def close(self) -> None:
         """Wait for the last write and end the thread; closing twice is fine."""
         self._thread.shutdown()
+
+
+class FirstsWriter(CheckpointWriter):
+    """Of the first of several processes: the others wait for it with their next step, and not for long. A checkpoint
+    inside an epoch is left out rather than waiting for a slow disk to take the one before it."""
+
+    def ready(self) -> bool:
+        return self._pending is None or self._pending.done()
+
+
+class NoWriter:
+    """Of the other processes."""
+
+    def ready(self) -> bool:
+        return False
+
+    def save(self, position: Position, state: dict, error: float | None = None) -> None: ...
+
+    def wait(self) -> str | None: ...
+
+    def close(self) -> None: ...
 
 
 def on_host(state):

@@ -2,8 +2,15 @@
 
 import os
 import signal
+import time
+from typing import TYPE_CHECKING
 
 from fastres.errors import Preempted
+
+if TYPE_CHECKING:
+    from fastres.engine.distributed import Processes
+
+SAME_REQUEST_S = 10  # torchrun hands on a signal that SLURM sends to every process itself
 
 
 class StopRequest:
@@ -14,6 +21,10 @@ class StopRequest:
     def __init__(self) -> None:
         self.requested = False
         self._previous: dict = {}
+
+    def agreed(self) -> bool:
+        """Whether to stop here; with several processes all ask at the same points and get the same answer."""
+        return self.requested
 
     def check(self) -> None:
         """Preempted if a stop was asked for; for moments when everything is saved."""
@@ -31,4 +42,38 @@ class StopRequest:
     def _handle(self, number: int, _frame) -> None:
         if self.requested:
             os._exit(Preempted.exit_code)
+        self.requested = True
+
+
+class SharedStop(StopRequest):
+    """A signal to one process, or to torchrun, stops all of them after the same step."""
+
+    def __init__(self, world: "Processes") -> None:
+        super().__init__()
+        self._world, self._pending, self._since = world, None, 0.0
+
+    def agreed(self) -> bool:
+        """What was asked for by the call before this one: the answer travels while a step is computed."""
+        before, self._pending = self._pending, self._world.any_of_all(self.requested)
+        return before() if before else False
+
+    def check(self) -> None:
+        """Needs no other process at the same point, so each may have its own number of evaluation batches."""
+        fault = self._world.board.fault()
+        if fault is not None:
+            raise fault
+        if self.requested:
+            self._world.board.ask_to_stop()
+        self._world.board.look()
+
+    def __exit__(self, *_) -> None:
+        """The first to leave makes torchrun send SIGTERM to the others, which are leaving too."""
+        for number in self.SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
+
+    def _handle(self, number: int, _frame) -> None:
+        now = time.monotonic()
+        if self.requested and now - self._since > SAME_REQUEST_S:
+            os._exit(Preempted.exit_code)
+        self._since = self._since if self.requested else now
         self.requested = True

@@ -42,7 +42,7 @@ class EagerStep:
         x = views.apply(batch.images, batch.rows, batch.ids, plan, out=self._inputs.get(size))
         self._inputs[size] = x
         self._update(x, batch.labels)
-        self._images += size
+        self._images += batch.step_images
 
     def _update(self, x: torch.Tensor, labels: torch.Tensor) -> None:
         """Forward, loss, backward, update; adds to the running loss on the device."""
@@ -51,10 +51,15 @@ class EagerStep:
             logits = self.forward(x)
         loss = functional.cross_entropy(logits.float(), labels)
         self.optimizer.zero_grad(set_to_none=True)
-        self._loss_sum += loss.detach() * len(labels)
+        summed, loss = self._weigh(loss, len(labels))
+        self._loss_sum += summed
         self._good_steps += self._loss_sum.isfinite()
         self.scaler.scale(loss).backward()
         self._guarded_update(self._loss_sum)
+
+    def _weigh(self, loss: torch.Tensor, size: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """What adds to the running loss and what goes down, from the mean loss of `size` images."""
+        return loss.detach() * size, loss
 
     def mean_loss(self) -> float:
         """Mean training loss since the epoch began (nats). Waits for the device."""

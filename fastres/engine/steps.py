@@ -10,8 +10,13 @@ from fastres.engine.step import CompiledStep, EagerStep, PlainStep
 STEPS = {"eager": EagerStep, "plain": PlainStep, "compiled": CompiledStep, "captured": CapturedStep}
 
 
+def step_kind(name: str) -> type[EagerStep]:
+    """`auto` is eager: on CPUs compiling was slower, and on GPUs nothing has been measured yet."""
+    return STEPS["eager" if name == "auto" else name]
+
+
 def choose_step(
     name: str, network: ResNet, optimizer: torch.optim.Optimizer, precision: Precision
 ) -> EagerStep:
-    """`auto` is eager: on CPUs compiling was slower, and on GPUs nothing has been measured yet."""
-    return STEPS["eager" if name == "auto" else name](network, optimizer, precision)
+    """A step of one process; stage_run.py makes those of several."""
+    return step_kind(name)(network, optimizer, precision)

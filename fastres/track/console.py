@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 from tqdm import tqdm
 
+_muted = False  # in every process of a run but the first
+
 
 class Progress:
     """A bar over `total_images` with img/s, time left, newest figures; nothing where stderr is no terminal.
@@ -16,7 +18,7 @@ class Progress:
 
     def __init__(self, total_images: int, label: str, initial: int = 0):
         self._bar = tqdm(total=total_images, initial=initial, desc=label, unit="img", leave=False, dynamic_ncols=True,
-                         file=sys.stderr, disable=not sys.stderr.isatty(), mininterval=0.2)
+                         file=sys.stderr, disable=_muted or not sys.stderr.isatty(), mininterval=0.2)
 
     def update(self, n_images: int, **figures: float) -> None:
         """`n_images` more are done; `figures` are numbers on the host: one on a GPU costs a sync a step."""
@@ -33,8 +35,15 @@ class Progress:
 
 def say(text: str) -> None:
     """Print a line on stderr, above any bar that is being drawn."""
-    tqdm.write(text, file=sys.stderr)
-    sys.stderr.flush()
+    if not _muted:
+        tqdm.write(text, file=sys.stderr)
+        sys.stderr.flush()
+
+
+def mute() -> None:
+    """Say nothing from here on: another process of the same run says it."""
+    global _muted
+    _muted = True
 
 
 def table(rows: Sequence[Sequence], header: Sequence[str]) -> str:

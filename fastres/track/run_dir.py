@@ -7,12 +7,13 @@ process dies, however it dies, and refuses a folder that holds a run of another 
 import fcntl
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
 
 from fastres.errors import DataError, MachineError, UsageError
 from fastres.files import sweep, write_atomic
-from fastres.track.log import JsonLines, plain
+from fastres.track.log import JsonLines, NoLines, plain
 
 SHOWN_DIFFERENCES = 12
 
@@ -31,8 +32,8 @@ class RunDir:
         self.log = JsonLines(path / "log.jsonl")
 
     @classmethod
-    def open(cls, path: Path, config: dict) -> "RunDir":
-        """Open or create the folder of the run that `config` describes.
+    def open(cls, path: Path, config: dict, may_change: Sequence[str] = ()) -> "RunDir":
+        """Open or create the folder of the run that `config` describes; the keys `may_change` may have new values.
 
         Raises MachineError where it cannot be created or written, UsageError where another live process holds
         it or where it holds a run of another configuration, DataError where its config.json is damaged.
@@ -47,7 +48,7 @@ class RunDir:
             _take(lock, path)
             if not os.access(path, os.W_OK | os.X_OK):
                 raise _not_writable(path, "no right to create files in it")
-            settled = _settle_config(path, config)
+            settled = _settle_config(path, config, may_change)
             for folder in (path, *(path / name for name in ("checkpoints", "pictures", "wandb"))):
                 sweep(folder)
             return cls(path, lock, settled)
@@ -81,6 +82,25 @@ class RunDir:
 
     def __exit__(self, *_) -> None:
         self.close()
+
+
+class FollowedRunDir:
+    """The folder as the other processes of a run see it: they read what the first one writes, and write nothing."""
+
+    def __init__(self, path: Path, config: dict):
+        self.path, self.config = Path(path), config
+        self.checkpoints, self.pictures = self.path / "checkpoints", self.path / "pictures"
+        self.log = NoLines()
+
+    finished = RunDir.finished
+    summary = RunDir.summary
+
+    def write_summary(self, summary: dict) -> None: ...
+
+    def __enter__(self) -> "FollowedRunDir":
+        return self
+
+    def __exit__(self, *_) -> None: ...
 
 
 def flatten(config: dict) -> dict:
@@ -125,20 +145,23 @@ def _take(lock: IO[str], path: Path) -> None:
     lock.flush()
 
 
-def _settle_config(path: Path, config: dict) -> dict:
-    """Write config.json where it is new; where it stands, it must say the same."""
+def _settle_config(path: Path, config: dict, may_change: Sequence[str]) -> dict:
+    """Write config.json where it is new; where it stands, it must say the same but for the keys `may_change`."""
     file = path / "config.json"
     stored = _read_object(file, "choose another --run-dir, or remove this folder to start over")
     if stored is None:
         write_atomic(file, _as_json(config))
         return plain(config)
-    different = differences(stored, config)
+    changed = {key: config[key] for key in may_change if stored.get(key) != config[key]}
+    different = differences(stored | changed, config)
     if different:
         more = len(different) - SHOWN_DIFFERENCES
         lines = different[:SHOWN_DIFFERENCES] + ([f"and {more} more"] if more > 0 else [])
         raise UsageError(f"{path}: holds a run of another configuration; choose another --run-dir, or give "
                          f"the same values again:\n  " + "\n  ".join(lines))
-    return stored
+    if changed:
+        write_atomic(file, _as_json(stored | changed))
+    return stored | changed
 
 
 def _read_object(file: Path, remedy: str) -> dict | None:

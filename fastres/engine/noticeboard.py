@@ -1,0 +1,90 @@
+"""How the processes of a run talk without a time limit: notes pinned to torchrun's key-value store.
+
+Collectives between processes time out within seconds, because a peer that does not answer is lost. Waiting for a slow
+evaluation or for the first process's disk is not that, so it goes this way: whoever waits looks at the board again and
+again, and on it also sees that another process failed or was asked to stop.
+"""
+
+import json
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from fastres.errors import DataError, Diverged, FastresError, MachineError, Preempted, UsageError
+
+Value = TypeVar("Value")
+LOOK_EVERY = 0.01  # seconds; a look costs some 100 us
+FAULT, STOP = "fault", "stop"
+_KINDS = {kind.exit_code: kind for kind in (UsageError, DataError, MachineError, Diverged, Preempted)}
+
+
+class Noticeboard:
+    """One process's access to the notes; every process must call `meet` and `from_first` equally often, in order."""
+
+    def __init__(self, store, rank: int, size: int) -> None:
+        """`store`: a torch.distributed.Store that all processes see."""
+        self._store, self.rank, self.size = store, rank, size
+        self._meetings = 0
+
+    def meet(self, patience: float | None = None) -> bool:
+        """Wait until all are here. False if that took more than `patience` seconds (None: wait for ever).
+
+        Preempted where another process was asked to stop on its way here, its fault where it failed.
+        """
+        self._meetings += 1
+        key = f"meeting {self._meetings}"
+        self._store.add(key, 1)
+        return self._wait(lambda: self._store.add(key, 0) == self.size, patience)
+
+    def from_first(self, work: Callable[[], Value]) -> Value:
+        """`work` done by the first process alone; all get its result (plain JSON values), or raise its FastresError."""
+        self._meetings += 1
+        key = f"meeting {self._meetings}"
+        if self.rank == 0:
+            try:
+                result = work()
+            except FastresError as error:
+                self.announce(error)
+                raise
+            self._store.set(key, json.dumps(result))
+            return result
+        self._wait(lambda: self._store.check([key]), None)
+        return json.loads(self._store.get(key))
+
+    def announce(self, error: BaseException) -> None:
+        """Tell all why this process gives up. Whoever was second to say it need not print it again."""
+        code = error.exit_code if isinstance(error, FastresError) else 1
+        text = str(error) if isinstance(error, FastresError) else f"process {self.rank} ended with {error!r}"
+        mine = json.dumps({"rank": self.rank, "exit_code": code, "error": text})
+        if self._store.compare_set(FAULT, "", mine).decode() != mine and isinstance(error, FastresError):
+            error.said = True
+
+    def fault(self) -> FastresError | None:
+        """What another process gave up with, if one did; said there already."""
+        if not self._store.check([FAULT]):
+            return None
+        note = json.loads(self._store.get(FAULT))
+        fault = _KINDS.get(note["exit_code"], FastresError)(note["error"])
+        fault.said = True
+        return fault
+
+    def ask_to_stop(self) -> None:
+        """Tell the others that they will wait in vain: this process stops where everything is saved."""
+        self._store.set(STOP, "1")
+
+    def look(self) -> None:
+        """Raise what another process has pinned up: its fault, or Preempted."""
+        fault = self.fault()
+        if fault is not None:
+            raise fault
+        if self._store.check([STOP]):
+            raise Preempted("stopped by a signal; the same command goes on from the last checkpoint")
+
+    def _wait(self, over: Callable[[], bool], patience: float | None) -> bool:
+        deadline = None if patience is None else time.monotonic() + patience
+        while not over():
+            if deadline is not None and time.monotonic() > deadline:
+                return False
+            self.look()
+            time.sleep(LOOK_EVERY)
+        return True
