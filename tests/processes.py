@@ -1,0 +1,65 @@
+"""Several real processes on gloo, for tests: forked from a server that has imported everything, so each is cheap."""
+
+import contextlib
+import json
+import multiprocessing
+import os
+import socket
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+PRELOADED = ["fastres.train", "fastres.evaluate", "tests.conftest", "tests.processes"]
+LIMIT_S = 120
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        return probe.getsockname()[1]
+
+
+def environment(rank: int, size: int, port: int) -> dict[str, str]:
+    """What torchrun sets for a process on one machine."""
+    return {"RANK": str(rank), "WORLD_SIZE": str(size), "LOCAL_RANK": str(rank), "LOCAL_WORLD_SIZE": str(size),
+            "MASTER_ADDR": "localhost", "MASTER_PORT": str(port)}  # fmt: skip
+
+
+def together(size: int, work: Callable, *arguments) -> list:
+    """`work(*arguments)` in `size` processes of one world; their JSON results by rank. `work`: a module's function.
+
+    What a process prints to stderr and how it ended is in the AssertionError where one fails.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(PRELOADED)
+    with tempfile.TemporaryDirectory() as folder:
+        port = free_port()
+        started = [context.Process(target=_process, args=(environment(rank, size, port), folder, work, arguments))
+                   for rank in range(size)]  # fmt: skip
+        for process in started:
+            process.start()
+        for process in started:
+            process.join(LIMIT_S)
+        codes = [process.exitcode for process in started]
+        for process in started:
+            process.kill()
+        said = "\n".join(path.read_text() for path in sorted(Path(folder).glob("*.txt")))
+        assert codes == [0] * size, f"exit codes {codes}\n{said}"
+        return [json.loads((Path(folder) / f"{rank}.json").read_text()) for rank in range(size)]
+
+
+def _process(variables: dict[str, str], folder: str, work: Callable, arguments: tuple) -> None:
+    os.environ.update(variables)
+    rank = variables["RANK"]
+    with open(Path(folder) / f"{rank}.txt", "w") as said, contextlib.redirect_stderr(said):
+        try:
+            result = work(*arguments)
+        except BaseException:
+            traceback.print_exc()
+            said.flush()
+            os._exit(1)
+    (Path(folder) / f"{rank}.json").write_text(json.dumps(result))
+    sys.stdout.flush()
+    os._exit(0)  # without the exit hooks of a process that was forked

@@ -1,0 +1,125 @@
+"""What tests of several processes do in each of them; the same functions serve as the one-process reference."""
+
+import copy
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from fastres import evaluate, views
+from fastres.data.manifest import load_manifest
+from fastres.data.resident import Resident
+from fastres.engine.distributed import World, open_world, slice_of
+from fastres.engine.optimizer import sgd
+from fastres.engine.precision import Precision
+from fastres.engine.steps import step_kind
+from fastres.geometry import Geometry
+from fastres.model.freeze import set_trainable, training_mode
+from fastres.model.network import Architecture, build
+from fastres.schedule_types import Optimizer, Stage, ViewSettings
+
+CPU = Precision("fp32", torch.device("cpu"))
+RATE = 0.001
+# ids trained on in batches of 8: the last batch has 3 images (uneven slices) or 1 (empty ones)
+UNEVEN, EMPTY = 19, 9
+
+
+def everything(packed: str) -> dict:
+    """All that is compared between 1, 2 and 3 processes, from one world."""
+    with open_world("cpu") as world:
+        return {
+            "rank": world.rank,
+            "views": views_by_id(world, packed),
+            "scores": scores(world, packed),
+            "sync": [trained(world, packed, ("*",), count, sync_bn=True) for count in (UNEVEN, EMPTY)],
+            "own": [trained(world, packed, ("*",), count, sync_bn=False) for count in (UNEVEN, EMPTY)],
+            "head": trained(world, packed, ("fc.*",), EMPTY, sync_bn=False),
+            "stem": trained(world, packed, ("conv1.*",), EMPTY, sync_bn=True),
+        }
+
+
+def _data(packed: str) -> Resident:
+    return Resident(Path(packed), load_manifest(Path(packed)), "train", CPU.device)
+
+
+def _plan(upscale: int = 1) -> views.TrainPlan:
+    return views.TrainPlan(
+        geometry=Geometry(16, upscale), settings=ViewSettings(), seed=0, stage=0, epoch=1, dtype=torch.float32
+    )
+
+
+def views_by_id(world: World, packed: str) -> dict[str, str]:
+    """A digest of the training view of each id this process sees in one epoch of 40 images in batches of 16."""
+    seen = {}
+    for batch in world.batches(_data(packed), np.random.default_rng(0).permutation(40), 16):
+        x = views.apply(batch.images, batch.rows, batch.ids, _plan(4))
+        for image, view in zip(batch.ids.tolist(), x.numpy()):
+            assert str(image) not in seen
+            seen[str(image)] = hashlib.sha256(view.tobytes()).hexdigest()
+    return seen
+
+
+def scores(world: World, packed: str) -> str:
+    """A digest of all 12-crop scores of 20 images, made 7 at a time."""
+    torch.manual_seed(0)
+    network = build(Architecture("resnet18", 4, 4)).eval()
+    torch.manual_seed(world.rank)  # every process has its own statistics before
+    network.bn1.running_mean += torch.randn(4)
+    network.bn1.running_mean.mul_(1 if world.first else 5)
+    manifest = load_manifest(Path(packed))
+    data = Resident(Path(packed), manifest, "val", CPU.device)
+    evaluate.VIEWS_PER_PASS["cpu"] = 12 * 7
+    try:
+        made = evaluate.evaluate(network, data, Geometry(16, 4), ViewSettings(), CPU, world=world)
+    finally:
+        evaluate.VIEWS_PER_PASS["cpu"] = 256
+    assert made[1].shape == (20, 12, 4)
+    return hashlib.sha256(made[1].numpy().tobytes()).hexdigest() + str(made[0]["vote"])
+
+
+def _start(patterns: tuple[str, ...]) -> tuple:
+    torch.manual_seed(0)
+    network = build(Architecture("resnet18", 4, 4, "3x3"))
+    learning = set_trainable(network, patterns)
+    training_mode(network, Stage(name="x", epochs=1, train=patterns, upscale=1))
+    return network, learning, sgd(learning, Optimizer(lr=RATE), RATE)
+
+
+def trained(world: World, packed: str, patterns: tuple[str, ...], count: int, *, sync_bn: bool) -> dict:
+    """A few steps of all processes together: mean loss and what learned, with the first process's statistics."""
+    network, learning, optimizer = _start(patterns)
+    step = world.step_class(step_kind("eager"), sync_bn)(network, optimizer, CPU)
+    for batch in world.batches(_data(packed), np.arange(40)[:: 40 // count][:count], 8):
+        step(batch, _plan(), RATE)
+    return {"loss": step.mean_loss(), "learned": flat(learning),
+            "statistics": flat([b for b in network.buffers() if b.is_floating_point()])}  # fmt: skip
+
+
+def emulated(size: int, packed: str, count: int) -> dict:
+    """`trained` of `size` processes without --sync-bn, by one: slice after slice, gradients added up."""
+    network, learning, optimizer = _start(("*",))
+    total, ids, data = 0.0, np.arange(40)[:: 40 // count][:count], _data(packed)
+    for start in range(0, count, 8):
+        whole = ids[start : start + 8]
+        optimizer.zero_grad()
+        for rank in range(size):
+            a, b = slice_of(len(whole), rank, size)
+            if a == b:
+                continue
+            rows = torch.from_numpy(whole[a:b])
+            statistics = copy.deepcopy(list(network.buffers()))
+            loss = functional.cross_entropy(network(views.apply(data.images, rows, rows, _plan())), data.labels[rows])
+            (loss * (b - a) / len(whole)).backward()
+            total += loss.item() * (b - a)
+            if rank:  # only the first process's are kept
+                for buffer, before in zip(network.buffers(), statistics):
+                    buffer.copy_(before)
+        optimizer.step()
+    return {"loss": total / count, "learned": flat(learning),
+            "statistics": flat([b for b in network.buffers() if b.is_floating_point()])}  # fmt: skip
+
+
+def flat(tensors: list[torch.Tensor]) -> list[float]:
+    return torch.cat([tensor.detach().reshape(-1) for tensor in tensors]).tolist()
