@@ -5,16 +5,21 @@ PYTHON ?= python3
 BIN    := .venv/bin
 DEMO   := runs/live/demo-world
 
+# --no-deps: a lock is complete. --no-build-isolation: FFCV, a source, is built with what the lock has already put there.
+PINNED := $(BIN)/pip install --quiet --no-deps --no-build-isolation --require-hashes
+
 export OMP_NUM_THREADS ?= $(shell nproc)
 
-.PHONY: help setup demo test test-slow lint bench clean
+.PHONY: help lock setup demo test test-slow lint bench clean
 
 help:
 	@echo "make demo       set up what the main job needs, then run it on the small world (no GPU, no data)"
 	@echo "make test       set up everything, then the fast tests"
 	@echo "make test-slow  set up everything, then the slow tests"
+	@echo "                (LOCKED=1 before any of these: the exact versions of the lock, checked by their hashes)"
 	@echo "make lint       ruff"
 	@echo "make bench      speed of views and steps here, ours beside its peers (about 5 minutes; leave the machine idle)"
+	@echo "make lock       pin what .venv holds now: requirements.lock and requirements-all.lock (needs the network)"
 	@echo "make clean      remove what these commands made, .venv included"
 
 demo: .venv/base.stamp
@@ -37,6 +42,15 @@ bench: setup
 	$(BIN)/python -m fastres.bench views
 	$(BIN)/python -m fastres.bench steps
 
+LOCK = $(BIN)/uv pip compile setup.py --quiet --generate-hashes --no-annotate --no-emit-index-url --constraint .venv/frozen.txt \
+  --python $(BIN)/python --no-build-isolation-package ffcv --custom-compile-command 'make lock'
+
+lock: setup
+	$(BIN)/pip install --quiet uv
+	$(BIN)/pip freeze --exclude-editable > .venv/frozen.txt
+	$(LOCK) --output-file requirements.lock
+	$(LOCK) --output-file requirements-all.lock --all-extras
+
 clean:
 	rm -rf .venv runs/live build dist *.egg-info .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
@@ -52,13 +66,23 @@ clean:
 	@touch $@
 
 # A torch that lies on the machine without a torchvision to match is not what we want: ask for both by name, first.
+# LOCKED=1: exactly the versions and files of the lock instead, each checked by its sha256.
 .venv/base.stamp: setup.py | .venv/bin/python
+ifdef LOCKED
+	$(PINNED) -r requirements.lock
+	$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
+else
 	$(BIN)/pip install --quiet torch torchvision
 	$(BIN)/pip install --quiet --editable .
+endif
 	@touch $@
 
 .venv/all.stamp: setup.py .ci/system-libraries | .venv/base.stamp
 	bash .ci/system-libraries
+ifdef LOCKED
+	$(PINNED) -r requirements-all.lock
+else
 	$(BIN)/pip install --quiet --no-build-isolation 'ffcv>=1.0.2'
 	$(BIN)/pip install --quiet --editable '.[ffcv,dali,search,dev]'
+endif
 	@touch $@
