@@ -4,7 +4,7 @@
 """
 
 import argparse
-import importlib.metadata
+import contextlib
 import importlib.util
 import json
 import os
@@ -16,6 +16,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from fastres.errors import FastresError, run_command
+from fastres.versions import OLDEST, REMEDY, at_least
+from fastres.versions import installed as _version
 
 GB = 1e9
 NEEDED_MEMORY_GB = 6  # training set, its views and a ResNet-18's activations
@@ -45,17 +47,6 @@ def examine(packed: Path) -> list[Finding]:
     return [check() for check in checks]
 
 
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-
-def _at_least(version: str, wanted: tuple[int, int]) -> bool:
-    return tuple(int(part) for part in version.split("+")[0].split(".")[:2]) >= wanted
-
-
 def _python() -> Finding:
     good = sys.version_info >= (3, 11) and sys.platform == "linux"
     found = f"{platform.python_version()} on {platform.system()}"
@@ -64,9 +55,16 @@ def _python() -> Finding:
 
 def _torch() -> Finding:
     version = _version("torch")
-    if version is None or not _at_least(version, (2, 11)):
-        return Finding("torch", "fault", version or "not installed", "pip install 'torch>=2.11' torchvision")
-    return Finding("torch", "ok", version)
+    if version is None or not at_least(version, OLDEST["torch"]):
+        return Finding("torch", "fault", version or "not installed", REMEDY)
+    try:
+        import torch
+    except Exception as error:  # a library of the system that it needs is missing
+        return Finding("torch", "fault", str(error).splitlines()[0], "pip install --force-reinstall torch torchvision")
+    built = f"built for CUDA {torch.version.cuda}" if torch.version.cuda else "built without CUDA"
+    if torch.version.cuda is None:
+        return Finding("torch", "gap", f"{version}, {built}: it sees no GPU", "pip install --force-reinstall torch")
+    return Finding("torch", "ok", f"{version}, {built}")
 
 
 def _torchvision() -> Finding:
@@ -75,6 +73,8 @@ def _torchvision() -> Finding:
     except Exception as error:  # a wheel for another torch fails in many ways
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         return Finding("torchvision", "fault", reason, "pip install --force-reinstall torch torchvision")
+    if not at_least(torchvision.__version__, OLDEST["torchvision"]):
+        return Finding("torchvision", "fault", torchvision.__version__, REMEDY)
     return Finding("torchvision", "ok", torchvision.__version__)
 
 
@@ -127,9 +127,11 @@ def _wandb() -> Finding:
 
 
 def _memory() -> Finding:
-    pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / GB
-    enough = pages >= NEEDED_MEMORY_GB
-    return Finding("memory", "ok" if enough else "gap", f"{pages:.0f} GB, {os.cpu_count()} cores",
+    size = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / GB
+    with contextlib.suppress(OSError, ValueError):  # a container's limit, if there is one
+        size = min(size, int(Path("/sys/fs/cgroup/memory.max").read_text()) / GB)
+    enough = size >= NEEDED_MEMORY_GB
+    return Finding("memory", "ok" if enough else "gap", f"{size:.0f} GB, {len(os.sched_getaffinity(0))} cores",
                    "" if enough else f"{NEEDED_MEMORY_GB} GB is comfortable; lower --set batch_size=...")  # fmt: skip
 
 
@@ -152,13 +154,14 @@ def _shared_memory() -> Finding:
 
 
 def _packed(packed: Path) -> Finding:
-    from fastres.data.manifest import check_sizes, load_manifest
+    from fastres.data.manifest import check_sample, load_manifest
 
     if not packed.exists():
         return Finding("packed data", "gap", f"no {packed}", "python preprocess/pack.py")
     try:
         manifest = load_manifest(packed)
-        check_sizes(packed, manifest)
+        for name in manifest.files:
+            check_sample(packed, manifest, name)
     except FastresError as error:
         return Finding("packed data", "fault", str(error), f"python preprocess/pack.py --out {packed}")
     counts = ", ".join(f"{name} {manifest.count(name):,}" for name in manifest.splits)

@@ -28,6 +28,7 @@ from fastres.model.network import describe
 from fastres.model.weights import network_from, read_metadata, read_weights
 from fastres.schedule_types import ViewSettings
 from fastres.track.console import Progress, say, table
+from fastres.track.run_dir import read_object
 
 # Views in one forward pass. In float32 a 224-pixel view of ResNet-18 holds 5.8 MB at once (its stem's output is 3.2 MB,
 # twice), of ResNet-50 9.9 MB: 256 views take 1.5 or 2.5 GB on a CPU. Where a GPU's memory does not hold 3,072, the
@@ -127,8 +128,7 @@ def _weights_of(target: Path) -> tuple[Path, dict]:
     weights = target / "final.safetensors"
     if not weights.is_file():
         raise DataError(f"{target}: has no final.safetensors, so its run is not finished; train it to its end first")
-    summary = target / "summary.json"
-    return weights, json.loads(summary.read_text()) if summary.is_file() else {}
+    return weights, read_object(target / "summary.json", "pass --data DIR and the weights file itself") or {}
 
 
 def _check_classes(metadata: dict, classes: int, manifest: Manifest, weights: Path) -> None:
@@ -167,7 +167,7 @@ def main(argv: list[str] | None = None) -> int:
 def run(args: argparse.Namespace, world: World) -> dict:
     """Score what the command line names; the first process writes the answers and makes the table."""
     weights, summary = _weights_of(args.target)
-    packed = args.data or Path(summary.get("data", "packed"))
+    packed = args.data or Path(str(summary.get("data", "packed")))
     manifest = load_manifest(packed)
     state, metadata = read_weights(weights), read_metadata(weights)
     architecture = describe(state)

@@ -20,6 +20,7 @@ from fastres.data.engines import ENGINES
 from fastres.data.libraries import require
 from fastres.data.manifest import load_manifest
 from fastres.endings import noted
+from fastres.engine.determinism import make_deterministic
 from fastres.engine.distributed import World, open_world
 from fastres.engine.precision import CHOICES, choose_precision
 from fastres.engine.rehearsal import rehearse
@@ -90,6 +91,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--engine", choices=tuple(ENGINES), default="resident", help="where pixels live while training")
     p.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     p.add_argument("--precision", choices=CHOICES, default="auto", help="auto: bf16 where the hardware has it")
+    p.add_argument("--deterministic", action="store_true", help="the same bits again on a GPU too; slower there")
     p.add_argument("--run-dir", type=Path, metavar="DIR", help="default runs/live/<schedule>-s<seed>")
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--start-from", type=Path, metavar="RUN_DIR", help="take over the first stages shared with this run")
@@ -127,6 +129,8 @@ def run_in(world: World, args: argparse.Namespace) -> int:
     schedule = resolve(args)
     require(args.engine)
     precision = choose_precision(args.precision, world.device)
+    if args.deterministic:
+        make_deterministic()
     manifest = load_manifest(args.data)
     rehearse(schedule, manifest.num_classes, manifest.side)  # what is wrong in any stage is said before the first
     if args.dry_run:

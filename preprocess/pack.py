@@ -43,6 +43,7 @@ from fastres.data.manifest import (
 )
 from fastres.data.trust import note_packed
 from fastres.errors import DataError, run_command
+from fastres.versions import check_torch
 from preprocess import image_folder, report, tiny_imagenet
 from preprocess.check import check
 from preprocess.counts import Counts, Duplicates
@@ -63,6 +64,7 @@ PACKER = 3  # raise it when the same source would be packed into other bytes
 
 def main(argv: list[str] | None = None) -> int:
     options = parse_arguments(argv, __doc__)
+    check_torch()  # said now, not by the training that comes next
     if options.check:
         return check(options.out, full=options.check == "full", as_json=options.json)
     for engine in options.engines:

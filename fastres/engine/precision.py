@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from fastres.errors import MachineError, UsageError
+from fastres.versions import check_torch
 
 CHOICES = ("auto", "fp32", "bf16", "fp16")
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -63,7 +64,8 @@ def has_bf16(device: torch.device) -> bool:
 
 
 def choose_device(wanted: str) -> torch.device:
-    """`auto` is the first CUDA device, else the CPU. MachineError for a device that is not there."""
+    """`auto` is the first CUDA device, else the CPU. MachineError if the device is not there or torch is too old."""
+    check_torch()
     if wanted == "auto":
         wanted = "cuda" if torch.cuda.is_available() else "cpu"
     try:

@@ -13,6 +13,12 @@ from fastres.errors import DataError, MachineError, UsageError
 from fastres.model.network import Architecture, build, describe
 from fastres.schedule_types import Schedule
 
+# What evaluation relies on of the metadata beside the tensors. A file may come from anywhere.
+METADATA = {
+    "upscale": ("a whole number from 1", lambda value: type(value) is int and value >= 1),
+    "convention": ("half-pixel or torch7", lambda value: value in ("half-pixel", "torch7")),
+    "class_digest": ("text", lambda value: isinstance(value, str)),
+}
 SHIPPED = Path(__file__).parent / "shipped"
 
 
@@ -61,12 +67,12 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
     """A state dict from .safetensors or a .pth/.pt written by torch.save; tensors on the CPU.
 
     A training checkpoint that holds its weights under `network` (ours), `state_dict` or `model` is accepted, and
-    DataParallel's `module.` prefix is dropped. DataError if the file is missing, damaged, or carries anything but
-    tensors.
+    DataParallel's `module.` prefix is dropped. MachineError if there is no such file, DataError if it
+    is damaged or carries anything but tensors.
     """
     path = Path(path)
     if not path.is_file():
-        raise DataError(f"weights {path}: no such file; pass --weights FILE (.safetensors or .pth)")
+        raise MachineError(f"weights {path}: no such file; fetch it, or pass --weights FILE (.safetensors or .pth)")
     try:
         if path.suffix == ".safetensors":
             state = load_file(path)
@@ -114,11 +120,24 @@ def save_weights(network: ResNet, metadata: dict) -> bytes:
 
 
 def read_metadata(path: Path) -> dict:
-    """What save_weights put beside the tensors; {} for a file from elsewhere."""
+    """What save_weights put beside the tensors; {} for a file from elsewhere. DataError where it makes no sense."""
     if Path(path).suffix != ".safetensors":
         return {}
     with safe_open(path, "pt") as file:
-        return json.loads((file.metadata() or {}).get("fastres", "{}"))
+        text = (file.metadata() or {}).get("fastres", "{}")
+    try:
+        metadata = json.loads(text)
+    except ValueError as error:
+        raise DataError(f"weights {path}: its metadata is not JSON ({error}); get the file again") from error
+    if not isinstance(metadata, dict):
+        raise DataError(f"weights {path}: its metadata is {text[:40]!r}, expected a JSON object; get the file again")
+    for name, (expected, holds) in METADATA.items():
+        if name in metadata and not holds(metadata[name]):
+            raise DataError(
+                f"weights {path}: its metadata says {name} {metadata[name]!r}, expected {expected}; get the file "
+                "again, or save its tensors alone"
+            )
+    return metadata
 
 
 def network_from(state: dict[str, torch.Tensor], source: object) -> ResNet:

@@ -66,7 +66,7 @@ class RunDir:
 
     def summary(self) -> dict | None:
         """summary.json, or None where there is none yet; DataError where it is damaged."""
-        return _read_object(self.path / "summary.json", "remove it, and the same command writes it again")
+        return read_object(self.path / "summary.json", "remove it, and the same command writes it again")
 
     def write_summary(self, summary: dict) -> None:
         """Replace summary.json atomically; numbers that are not finite become null."""
@@ -148,7 +148,7 @@ def _take(lock: IO[str], path: Path) -> None:
 def _settle_config(path: Path, config: dict, may_change: Sequence[str]) -> dict:
     """Write config.json where it is new; where it stands, it must say the same but for the keys `may_change`."""
     file = path / "config.json"
-    stored = _read_object(file, "choose another --run-dir, or remove this folder to start over")
+    stored = read_object(file, "choose another --run-dir, or remove this folder to start over")
     if stored is None:
         write_atomic(file, _as_json(config))
         return plain(config)
@@ -164,7 +164,8 @@ def _settle_config(path: Path, config: dict, may_change: Sequence[str]) -> dict:
     return stored | changed
 
 
-def _read_object(file: Path, remedy: str) -> dict | None:
+def read_object(file: Path, remedy: str) -> dict | None:
+    """The JSON object in `file`, None where there is no such file; DataError with `remedy` where it is none."""
     try:
         value = json.loads(file.read_bytes())
     except FileNotFoundError:
