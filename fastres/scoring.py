@@ -45,7 +45,13 @@ def combine(scores: torch.Tensor, how: str) -> torch.Tensor:
 
 
 def top_errors(ranking: torch.Tensor, labels: torch.Tensor) -> dict[str, float]:
-    """Ranking scores [N, C] and labels i64 [N] -> top-1 and top-5 error in %.
+    """Ranking scores [N, C] and labels i64 [N] -> top-1 and top-5 error in %."""
+    rank = rank_of_truth(ranking, labels)
+    return {f"top{k}": 100.0 * (rank >= k).double().mean().item() for k in (1, 5)}
+
+
+def rank_of_truth(ranking: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """How many classes rank before each image's true one, i64 [N]: 0 is a right answer, below 5 a right top-5.
 
     A class ranks before the true one if its score is higher, or equal with a lower index (so an all-equal output, or
     one of NaN, earns nothing by luck). With fewer than five classes top-5 is over all of them.
@@ -53,8 +59,7 @@ def top_errors(ranking: torch.Tensor, labels: torch.Tensor) -> dict[str, float]:
     true = ranking.gather(1, labels[:, None])
     index = torch.arange(ranking.shape[1], device=ranking.device)
     before = (ranking > true) | ((ranking == true) & (index < labels[:, None])) | ranking.isnan()
-    rank = before.sum(1)
-    return {f"top{k}": 100.0 * (rank >= k).double().mean().item() for k in (1, 5)}
+    return before.sum(1)
 
 
 def error_table(scores: torch.Tensor, labels: torch.Tensor) -> dict[str, dict[str, dict[str, float]]]:

@@ -40,7 +40,7 @@ class Search:
 
     schedule  what every trial trains, already cut to the epochs it is judged after
     options   passed on to train: --data, --seed, --device, --precision
-    sampler   random (the paper's) or tpe
+    sampler   random (the paper's), tpe, or grid
     """
 
     schedule: Schedule
@@ -128,6 +128,9 @@ class Search:
     def _sampler(self, number: int):
         """Each trial draws from its own stream, so a search is the same in one process, in several and resumed."""
         samplers, seed = library().samplers, int(np.random.SeedSequence([self.seed, number]).generate_state(1)[0])
+        if self.sampler == "grid":  # every combination of a space of choices, once
+            grid = {name: list(kind.values) for name, kind in self.space.items()}
+            return samplers.GridSampler(grid, seed=self.seed)
         if self.sampler == "tpe":
             return samplers.TPESampler(seed=seed, constant_liar=True)
         return samplers.RandomSampler(seed=seed)

@@ -26,7 +26,7 @@ def error_curves(epochs: Sequence[dict], path: Path, paper: Mapping[str, float] 
     """
     if not epochs:
         raise ValueError("no epoch records, so no error curve")
-    figure, axes = _figure(9.0, 5.0)
+    figure, axes = text_figure(9.0, 5.0)
     at = [record["epoch_total"] for record in epochs]
     for key, label, style in (("val_top1_err", "top-1", {"color": TOP1, "lw": 2.0, "marker": "o", "ms": 4.5}),
                               ("val_top5_err", "top-5", {"color": TOP5, "lw": 1.5, "marker": "o", "ms": 3.0})):
@@ -46,19 +46,23 @@ def error_curves(epochs: Sequence[dict], path: Path, paper: Mapping[str, float] 
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.grid(axis="y", color="#e4e4e4", lw=0.8)
     axes.legend(loc="lower left", frameon=True, framealpha=0.9, edgecolor="none")
-    return _save(figure, path)
+    return save_figure(figure, path)
 
 
 def stem_filters(before: np.ndarray, after: np.ndarray, path: Path) -> Path:
-    """The stem's filters as RGB tiles, before and after the surgery (figure 2).
+    """The stem's filters as RGB tiles, before and after the surgery (figure 2): f32 [F,3,7,7] and [F,3,3,3]."""
+    return filter_panels([("before", before), ("after", after)], path)
 
-    `before` f32 [F,3,7,7] and `after` f32 [F,3,3,3], the same order, so a tile on the left becomes the one at its
-    place on the right. Each set has one common scale: middle gray is 0, full colour the 99th percentile of
-    its absolute weights, so that a few large ones do not leave the rest gray.
+
+def filter_panels(panels: Sequence[tuple[str, np.ndarray]], path: Path) -> Path:
+    """Sets of filters f32 [F,3,k,k] side by side as RGB tiles, the same filter at the same place of each.
+
+    Each set has one common scale: middle gray is 0, full colour the 99th percentile of its absolute weights, so that a
+    few large ones do not leave the rest gray.
     """
-    columns = math.ceil(math.sqrt(len(before)))
-    figure, (left, right) = _figure(9.0, 5.2, columns=2)
-    for axes, filters, name in ((left, before, "before"), (right, after, "after")):
+    columns = math.ceil(math.sqrt(len(panels[0][1])))
+    figure, grid = text_figure(4.5 * len(panels), 5.2, columns=len(panels))
+    for axes, (name, filters) in zip(grid, panels, strict=True):
         filters = np.asarray(filters, dtype=np.float32)
         count, _, height, width = filters.shape
         full = float(np.percentile(np.abs(filters), 99)) or 1.0
@@ -68,7 +72,7 @@ def stem_filters(before: np.ndarray, after: np.ndarray, path: Path) -> Path:
         axes.set_xlabel(f"scale: gray 0, full colour ±{full:.2g}")
         axes.set(xticks=[], yticks=[])
         axes.spines[:].set_visible(False)
-    return _save(figure, path)
+    return save_figure(figure, path)
 
 
 def view_sheet(train_views: np.ndarray, test_views: np.ndarray, names: Sequence[str], source: np.ndarray, path: Path,
@@ -99,7 +103,7 @@ def view_sheet(train_views: np.ndarray, test_views: np.ndarray, names: Sequence[
     axes.imshow(source, interpolation="nearest")
     axes.set_title(f"source, {source.shape[1]}×{source.shape[0]}", fontsize=13)
     axes.set_axis_off()
-    return _save(figure, path)
+    return save_figure(figure, path)
 
 
 def _stage_borders(axes, epochs: Sequence[dict]) -> None:
@@ -144,12 +148,12 @@ def _tiles(grid: np.ndarray, images: np.ndarray, names: Sequence[str] | None) ->
                 axes.set_title(textwrap.fill(names[index], 15), fontsize=10, pad=3)
 
 
-def _figure(width: float, height: float, columns: int = 1):
+def text_figure(width: float, height: float, columns: int = 1, widths: Sequence[float] | None = None):
     """A figure of `width` × `height` inches and its axes, with fonts that stay readable in a README."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
-    grid = figure.subplots(1, columns, squeeze=False)[0]
+    grid = figure.subplots(1, columns, squeeze=False, width_ratios=widths)[0]
     for axes in grid:
         axes.tick_params(labelsize=11)
         axes.xaxis.label.set_size(12)
@@ -159,7 +163,8 @@ def _figure(width: float, height: float, columns: int = 1):
     return figure, (grid[0] if columns == 1 else grid)
 
 
-def _save(figure, path: Path) -> Path:
+def save_figure(figure, path: Path) -> Path:
+    """Write a matplotlib figure as a PNG, whole or not at all."""
     picture = io.BytesIO()
     figure.savefig(picture, format="png")
     write_atomic(Path(path), picture.getvalue())

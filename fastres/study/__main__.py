@@ -1,0 +1,109 @@
+"""Every system of the paper, its tables and figures.
+
+    python -m fastres.study paper                                  # on packed Tiny ImageNet, with a GPU
+    python -m fastres.study paper --small-world                    # on the procedural stand-in, on any machine
+    python -m fastres.study --figures runs/live/study/runs/*       # redraw, train nothing
+    python -m fastres.study paper --check runs/live/paper-s0       # your own runs beside the paper's figures
+
+The same command again goes on where it stopped. Stages that systems have in common are trained once. Writes
+report.html, study.json and PNGs.
+"""
+
+import argparse
+import json
+import shlex
+import sys
+from pathlib import Path
+
+from fastres.data.engines import ENGINES
+from fastres.engine.precision import CHOICES
+from fastres.errors import UsageError, run_command
+from fastres.study import check, report
+from fastres.study.claims import judge
+from fastres.study.crops import answers
+from fastres.study.record import record
+from fastres.study.runs import read_runs
+from fastres.study.training import train_all
+
+STUDIES = ("paper",)
+
+
+def parser() -> argparse.ArgumentParser:
+    p = argparse.ArgumentParser(
+        prog="python -m fastres.study", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    p.add_argument("study", nargs="?", choices=STUDIES, default="paper", help="which study; there is one")
+    p.add_argument("--small-world", action="store_true", help="on the procedural stand-in, which is packed for it")
+    p.add_argument("--seeds", type=int, default=1, metavar="N", help="seeds 0 to N-1 (default 1)")
+    p.add_argument("--schedules", metavar="A,B", help="names or files (default: every system)")
+    p.add_argument("--scale", type=float, default=1.0, metavar="F", help="small world: epochs of every stage times F")
+    p.add_argument("--tune", action="store_true", help="search each system's learning rate first: five short runs")
+    p.add_argument("--out", type=Path, metavar="DIR", help="default runs/live/study or runs/live/study-small-world")
+    p.add_argument("--data", type=Path, metavar="DIR", help="packed folder (default packed, or <out>/world)")
+    p.add_argument("--weights", action="append", default=[], metavar="ARCH=FILE", help="pretrained nets")
+    p.add_argument("--cache", type=Path, metavar="DIR", help="where the small world's 50-layer net stays (<out>/nets)")
+    p.add_argument("--engine", choices=tuple(ENGINES), default="resident")
+    p.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    p.add_argument("--precision", choices=CHOICES, default="auto")
+    p.add_argument("--set", action="extend", nargs="+", default=[], metavar="A.B=C", help="for all, as in train")
+    p.add_argument("--figures", nargs="+", type=Path, metavar="RUN", help="redraw from run folders, train nothing")
+    p.add_argument("--check", nargs="+", type=Path, metavar="RUN", help="compare runs on Tiny ImageNet with the paper")
+    p.add_argument("--dry-run", action="store_true", help="what would be trained, and how long it takes here")
+    p.add_argument("--record", type=Path, metavar="DIR", help="write a dated folder with figures and pictures here")
+    p.add_argument("--json", action="store_true", help="print the result as one JSON object")
+    return p
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = parser().parse_args(argv)
+    if args.figures and args.check:
+        raise UsageError("--figures and --check: one of them at a time")
+    if args.seeds < 1:
+        raise UsageError(f"--seeds {args.seeds}: expected 1 or more")
+    if args.scale <= 0 or (args.scale != 1.0 and not args.small_world):
+        raise UsageError(f"--scale {args.scale:g}: expected more than 0, and with --small-world alone")
+    args.out = args.out or Path("runs/live") / ("study-small-world" if args.small_world else "study")
+    command = shlex.join(["python", "-m", "fastres.study", *(sys.argv[1:] if argv is None else argv)])
+    if args.check:
+        return print_check(args)
+    return print_study(args, command)
+
+
+def print_check(args: argparse.Namespace) -> int:
+    """Every figure of the paper for these runs, then its comparisons. A row that does not hold is no fault."""
+    rows, systems = check.check(args.check)
+    verdicts = [verdict for verdict in judge(systems) if verdict.word != "not measured"]
+    if args.json:
+        print(json.dumps({"rows": [row.plain() for row in rows], "all_hold": check.all_hold(rows),
+                          "verdicts": [verdict.plain() for verdict in verdicts]}))  # fmt: skip
+        return 0
+    print(check.as_table(rows).text())
+    print("\n".join(f"{v.claim.where}: {v.claim.text}: {v.word} ({v.figures})" for v in verdicts))
+    print("every figure holds" if check.all_hold(rows) else "not every figure holds")
+    return 0
+
+
+def print_study(args: argparse.Namespace, command: str) -> int:
+    """Train what is to be trained, then draw and tabulate. Exit code: 0, or that of the first run that failed."""
+    folders, notes, code = args.figures, [], 0
+    if not folders:
+        done = train_all(args)
+        if args.dry_run:
+            print(json.dumps(done.estimate) if args.json else done.text)
+            return 0
+        folders, notes, code = done.folders, done.notes, done.code
+    runs = read_runs(folders)
+
+    def answer(systems):
+        return answers(systems, args.data, args.device, args.precision)
+
+    result = report.gather(runs, args.out, answer, notes)
+    page = report.write(result, args.out, command)
+    print(json.dumps(result.plain()) if args.json else report.as_text(result, page))
+    if args.record:
+        print(f"recorded in {record(args.record, result, command)}", file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main))

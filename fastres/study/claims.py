@@ -1,0 +1,129 @@
+"""What the paper says about which system is better than which, and whether these runs say the same.
+
+Each claim compares two figures. It holds or not only where they differ by more than twice the standard error of their
+difference; otherwise these runs leave it open. For two crop methods on the same model that error is of the difference
+image by image; for two systems it is that of two independent figures (validation images and seeds), which is careful:
+they see the same images. Nothing here is written by hand: the verdict is computed from the runs.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from fastres.scoring import COMBINATIONS
+from fastres.study.measures import Spread, spread, uncertainty
+from fastres.study.runs import Trained
+
+EQUAL = 2.0  # points between systems that the paper calls equal; its own differ by at most 0.4
+Figure = tuple[str, str]  # system, measure
+
+
+@dataclass(frozen=True)
+class Claim:
+    """`lower` is below `higher`; or, where `equal`, the two are the same. `where`: what it is read from."""
+
+    where: str
+    text: str
+    lower: Figure
+    higher: Figure
+    equal: bool = False
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What these runs say of a claim: agrees, disagrees, open, or not measured."""
+
+    claim: Claim
+    word: str
+    lower: Spread | None = None
+    higher: Spread | None = None
+    error: float | None = None  # standard error of their difference
+
+    @property
+    def figures(self) -> str:
+        if self.lower is None or self.higher is None:
+            return ""
+        if self.error is None:
+            return f"{self.lower} against {self.higher} epochs"
+        apart = self.higher.mean - self.lower.mean
+        return f"{self.lower} against {self.higher} %, difference {apart:+.2f} ± {self.error:.2f}"
+
+    def plain(self) -> dict:
+        return {"where": self.claim.where, "claim": self.claim.text, "verdict": self.word, "figures": self.figures}
+
+
+TOP1, TOP5, CENTRE = "12-crop top1", "12-crop top5", "centre top1"
+CLAIMS = (
+    Claim("figure 5", "naive fine-tuning ends where the fixed feature extractor does",
+          ("naive-fc", TOP1), ("feature-extractor", TOP1), equal=True),
+    Claim("figure 5", "the feature extractor converges in fewer epochs than naive fine-tuning",
+          ("feature-extractor", "epochs to settle"), ("naive-fc", "epochs to settle")),
+    Claim("figure 5", "50 layers are no better a feature extractor than 18",
+          ("feature-extractor-50", TOP1), ("feature-extractor", TOP1), equal=True),
+    Claim("table 2", "staged fine-tuning is better than naive", ("initialized-fc", TOP1), ("naive-fc", TOP1)),
+    Claim("table 2", "staged fine-tuning is better than a fixed feature extractor",
+          ("initialized-fc", TOP1), ("feature-extractor", TOP1)),
+    Claim("table 2", "the final model is better than the one before size adaptation",
+          ("paper", TOP1), ("initialized-fc", TOP1)),
+    Claim("table 2", "its top-5 error too", ("paper", TOP5), ("initialized-fc", TOP5)),
+    Claim("figure 6", "with scaled filters and everything at once, the error first rises",
+          ("conv1-naive", "before-last-stage centre top1"), ("conv1-naive", "first-epoch centre top1")),
+    Claim("figure 6", "and does not quite regain what it was",
+          ("initialized-fc", CENTRE), ("conv1-naive", CENTRE)),
+    Claim("figure 6", "a first layer trained alone before the rest is better than everything at once",
+          ("paper", CENTRE), ("conv1-naive", CENTRE)),
+    Claim("figure 6", "and exceeds the model before size adaptation", ("paper", CENTRE), ("initialized-fc", CENTRE)),
+    Claim("figure 6", "a blank first layer is worse than scaled filters",
+          ("conv1-naive", CENTRE), ("conv1-blank", CENTRE)),
+    Claim("table 1", "10-crop is better than the centre crop",
+          ("initialized-fc", "10-crop top1"), ("initialized-fc", CENTRE)),
+    Claim("table 1", "12-crop is better than 10-crop",
+          ("initialized-fc", TOP1), ("initialized-fc", "10-crop top1")),
+    Claim("table 1", "12-crop is better than the full image",
+          ("initialized-fc", TOP1), ("initialized-fc", "full top1")),
+    Claim("table 1", "the full image has a lower top-5 error than the centre crop",
+          ("initialized-fc", "full top5"), ("initialized-fc", "centre top5")),
+    Claim("section 5.3", "summing e^score is the best way to combine the twelve crops",
+          ("initialized-fc", TOP1), ("initialized-fc", "best other combination")),
+)  # fmt: skip
+
+
+def judge(systems: dict[str, list[Trained]], wrong: tuple[str, dict[str, np.ndarray]] | None = None) -> list[Verdict]:
+    """Every claim against runs by system. `wrong`: a system, and its share of errors on each image by measure."""
+    return [_judge(claim, systems, wrong or ("", {})) for claim in CLAIMS]
+
+
+def _judge(claim: Claim, systems: dict[str, list[Trained]], wrong: tuple[str, dict[str, np.ndarray]]) -> Verdict:
+    (a, low, lower), (b, high, higher) = _figure(claim.lower, systems), _figure(claim.higher, systems)
+    if lower is None or higher is None:
+        return Verdict(claim, "not measured", lower, higher)
+    difference = higher.mean - lower.mean
+    if claim.lower[1] == "epochs to settle":
+        return Verdict(claim, "agrees" if difference > 0 else "disagrees", lower, higher)
+    system, by_image = wrong
+    if {claim.lower[0], claim.higher[0]} == {system} and low in by_image and high in by_image:
+        apart = 100.0 * (by_image[high] - by_image[low])
+        error = float(apart.std() / math.sqrt(len(apart)))
+    else:
+        error = math.hypot(uncertainty(a, lower), uncertainty(b, higher))
+    return Verdict(claim, _word(claim, difference, error), lower, higher, error)
+
+
+def _word(claim: Claim, difference: float, error: float) -> str:
+    """Equal means nearer than EQUAL, as far as these runs can tell."""
+    if claim.equal:
+        if abs(difference) > EQUAL + 2 * error:
+            return "disagrees"
+        return "agrees" if abs(difference) <= EQUAL and 2 * error <= 2 * EQUAL else "open"
+    return "agrees" if difference > 2 * error else "disagrees" if difference < -2 * error else "open"
+
+
+def _figure(figure: Figure, systems: dict[str, list[Trained]]) -> tuple[list[Trained], str, Spread | None]:
+    """The system's runs, the measure, and what they have of it; "best other combination" is looked up."""
+    system, name = figure
+    runs = systems.get(system, [])
+    if name == "best other combination":
+        others = {f"{TOP1} {how}": spread(runs, f"{TOP1} {how}") for how in COMBINATIONS if how != "expsum"}
+        name = min((other for other in others if others[other]), key=lambda other: others[other].mean, default=TOP1)
+    return runs, name, spread(runs, name)

@@ -1,0 +1,167 @@
+"""A study's result: tables, verdicts and pictures from run folders, as data, as text and as one page."""
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from fastres.files import write_atomic
+from fastres.study import tables
+from fastres.study.claims import Verdict, judge
+from fastres.study.crops import Answers, draw_answers, kinds_table
+from fastres.study.curves import FIGURES, draw_curves
+from fastres.study.filters import draw_filters
+from fastres.study.page import Section, page
+from fastres.study.runs import Trained, by_system
+from fastres.study.tables import Table
+
+SMALL_LABEL = (
+    "The procedural small world, slim networks, few epochs: its errors neither confirm nor refute the paper's. The "
+    "paper's figures, on Tiny ImageNet, stand beside them for orientation. Where its order of systems differs from the "
+    "paper's, that is said below; the world was not tuned until it agrees."
+)
+REAL_LABEL = (
+    "Tiny ImageNet. It is a subset of ImageNet, so a pretrained network has seen its images: true of these figures, of "
+    "the paper's, and of everybody's who starts there."
+)
+OTHER_LABEL = "Neither Tiny ImageNet nor the small world: the paper's figures stand beside these for orientation only."
+
+
+@dataclass(frozen=True)
+class Result:
+    """All that a study found. `tables` by key, `pictures` by key, `figures` the pictures' files."""
+
+    label: str
+    small: bool
+    systems: dict[str, list[Trained]]
+    tables: dict[str, Table]
+    verdicts: list[Verdict]
+    pictures: dict[str, Path]
+    notes: list[str] = field(default_factory=list)
+
+    def plain(self) -> dict:
+        """Fit for JSON: no paths but the pictures' names."""
+        return {
+            "label": self.label,
+            "small_world": self.small,
+            "tables": {key: table.plain() for key, table in self.tables.items()},
+            "verdicts": [verdict.plain() for verdict in self.verdicts],
+            "disagrees": [v.claim.text for v in self.verdicts if v.word == "disagrees"],
+            "pictures": {key: path.name for key, path in self.pictures.items()},
+            "notes": self.notes,
+            "runs": [_plain_run(run) for runs in self.systems.values() for run in runs],
+        }
+
+
+def gather(runs: list[Trained], out: Path, answer: Callable[[dict], Answers | None], notes: list[str]) -> Result:
+    """Draw and tabulate `runs`; PNGs go to `out`. `answer` makes figure 7's answers from the runs by system."""
+    out.mkdir(parents=True, exist_ok=True)
+    systems = by_system(runs)
+    answers = answer(systems)
+    found = {
+        "table 1": tables.table_1(systems), "table 2": tables.table_2(systems),
+        "combinations": tables.combinations(systems), "stages": tables.stage_speeds(systems),
+    }  # fmt: skip
+    pictures = {figure.key: draw_curves(figure, systems, out / _file(figure.key)) for figure in FIGURES}
+    pictures["figure 2"] = draw_filters(systems, out / _file("figure 2"))
+    if answers is not None:
+        found["figure 7"] = kinds_table(answers)
+        pictures["figure 7"] = draw_answers(answers, out / _file("figure 7"))
+    small, real = any(run.small for run in runs), all(run.real for run in runs)
+    verdicts = judge(systems, (answers.system, answers.wrong) if answers else None)
+    return Result(
+        label=SMALL_LABEL if small else REAL_LABEL if real else OTHER_LABEL, small=small, systems=systems,
+        tables=found, verdicts=verdicts, pictures={k: p for k, p in pictures.items() if p is not None}, notes=notes,
+    )  # fmt: skip
+
+
+def write(result: Result, out: Path, command: str) -> Path:
+    """report.html and study.json in `out`; returns the page's path."""
+    write_atomic(out / "study.json", (json.dumps({"command": command, **result.plain()}, indent=1) + "\n").encode())
+    title = f"Residual Networks for Tiny ImageNet: the study{' on the small world' if result.small else ''}"
+    write_atomic(out / "report.html", page(title, result.label, _sections(result, command)).encode())
+    return out / "report.html"
+
+
+def _sections(result: Result, command: str) -> list[Section]:
+    def verdicts(where: str) -> tuple[Verdict, ...]:
+        return tuple(v for v in result.verdicts if v.claim.where == where)
+
+    def picture(key: str) -> Path | None:
+        return result.pictures.get(key)
+
+    found = result.tables
+    curves = [
+        Section(f"{figure.key.capitalize()}: {figure.title}", figure.says, picture(figure.key),
+                verdicts=verdicts(figure.key))
+        for figure in FIGURES if picture(figure.key)
+    ]  # fmt: skip
+    return [
+        Section("In short", text="\n".join(summary_lines(result))),
+        Section("Table 1", "10-crop and 12-crop gain 2 to 3 % over the default centre crop; 12-crop is the best of "
+                "the four throughout.", tables=(found["table 1"],), verdicts=verdicts("table 1")),
+        Section("Table 2", "Naive fine-tuning and fixed feature extractors stay near 49 %; staged fine-tuning reaches "
+                "26.83 %, with size adaptation 24.99 %.", tables=(found["table 2"],), verdicts=verdicts("table 2")),
+        *curves,
+        Section("Figure 2", "The 7×7 filters are basic Gabor patterns, which scale to 3×3.", picture("figure 2")),
+        Section("Figure 7", "Full and centre crop miss local clues, 10-crop misses what no crop holds; 12-crop has "
+                "both, but fails in extreme cases.", picture("figure 7"),
+                tuple(found[key] for key in ["figure 7"] if key in found)),
+        Section("Section 5.3: combination", "The sum of e^score remained optimal, by less than 1 %.",
+                tables=(found["combinations"],), verdicts=verdicts("section 5.3")),
+        Section("Cost", "32 epochs in just under 13 hours on a GRID K520.", tables=(found["stages"],)),
+        Section("How this was made", text="\n".join([command, *machine_lines(result)])),
+    ]  # fmt: skip
+
+
+def summary_lines(result: Result) -> list[str]:
+    """What agrees, what does not, what is open: computed from the verdicts."""
+    measured = [v for v in result.verdicts if v.word != "not measured"]
+    lines = [f"{len(result.systems)} systems, {sum(map(len, result.systems.values()))} runs; of the paper's "
+             f"{len(result.verdicts)} comparisons {len(measured)} could be made"]  # fmt: skip
+    for word, heading in (("disagrees", "These runs disagree with the paper:"), ("agrees", "They agree:"),
+                          ("open", "Too near to tell (within twice the standard error):")):  # fmt: skip
+        those = [v for v in measured if v.word == word]
+        if those:
+            lines += [heading, *(f"  {v.claim.where}: {v.claim.text} ({v.figures})" for v in those)]
+    return [*lines, *result.notes]
+
+
+def machine_lines(result: Result) -> list[str]:
+    """Devices, precisions and torch versions of the runs."""
+    summaries = [run.summary for runs in result.systems.values() for run in runs if run.status == "done"]
+    return sorted({f"{s['device']}, {s['precision']}, torch {s['torch']}" for s in summaries})
+
+
+def as_text(result: Result, page_path: Path) -> str:
+    """For the terminal: the label, both tables, the verdicts, where things are."""
+    return "\n\n".join([
+        result.label, result.tables["table 1"].text(), result.tables["table 2"].text(),
+        result.tables["combinations"].text(), "\n".join(summary_lines(result)),
+        "\n".join([*(f"picture {path}" for path in result.pictures.values()), f"report {page_path}"]),
+    ])  # fmt: skip
+
+
+def copy_pictures(result: Result, folder: Path) -> None:
+    """The PNGs, into a record."""
+    for path in result.pictures.values():
+        shutil.copy(path, folder / path.name)
+
+
+def _file(key: str) -> str:
+    return key.replace(" ", "_") + ".png"
+
+
+def _plain_run(run: Trained) -> dict:
+    """A run's own figures, without paths."""
+    kept = ("errors", "count", "stages", "train_s", "val_s", "eval_s", "wall_s", "device", "precision", "torch")
+    curve = ("epoch_total", "stage_name", "val_top1_err", "val_top5_err", "train_s")
+    return {
+        "system": run.name, "seed": run.seed, "status": run.status, "taken_over_stages": run.shared,
+        "flop_per_image": list(run.flop), "images": run.images,
+        **{key: run.summary[key] for key in kept if key in run.summary},
+        "epochs": [{key: record[key] for key in curve} for record in run.epochs],
+    }  # fmt: skip
+
+

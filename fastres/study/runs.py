@@ -1,0 +1,127 @@
+"""What lies in run folders, as the study's tables and figures need it. Reads files only; nothing is trained."""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from fastres.errors import DataError
+from fastres.model.weights import read_metadata
+from fastres.schedules import SYSTEMS
+from fastres.small_world.classes import wnids
+from fastres.study.compute import stage_flop
+from fastres.track.log import read_log
+
+SMALL = "-small"  # ends the names of the small world's schedules
+ALIASES = {"demo": "paper"}  # the demo is the paper's schedule on the small world
+REAL = (64, 200)  # Tiny ImageNet's side and classes
+
+
+@dataclass(frozen=True)
+class Trained:
+    """One run, finished or not.
+
+    name     of its system: that of its schedule, without what marks the small world
+    status   done, diverged, failed, preempted, or unfinished
+    epochs   records of log.jsonl, those of stages taken over from another run included
+    shared   leading stages taken over
+    images   trained on in an epoch; 0 where no stage has ended
+    flop     operations per image of each stage; empty as well then
+    small    its classes are the small world's
+    """
+
+    folder: Path
+    name: str
+    schedule: dict
+    seed: int
+    content_digest: str
+    status: str
+    summary: dict
+    epochs: list[dict]
+    shared: int
+    side: int = 0
+    classes: int = 0
+    images: int = 0
+    flop: tuple[int, ...] = ()
+    small: bool = False
+
+    @property
+    def real(self) -> bool:
+        """Whether its data can be Tiny ImageNet: its side and number of classes, and not the small world's ids."""
+        return (self.side, self.classes) == REAL and not self.small
+
+    def errors(self, how: str = "expsum") -> dict | None:
+        """Final errors in % by crop method, None where the run has none."""
+        return self.summary["errors"][how] if self.status == "done" else None
+
+    def spent(self) -> list[float]:
+        """Operations up to the end of every epoch."""
+        return list(np.cumsum([self.flop[record["stage"]] * self.images for record in self.epochs], dtype=float))
+
+    def stage_epochs(self, index: int) -> list[dict]:
+        """Epoch records of one stage; negative indices count from the schedule's end."""
+        index %= len(self.schedule["stages"])
+        return [record for record in self.epochs if record["stage"] == index]
+
+
+def read_runs(folders: Iterable[Path]) -> list[Trained]:
+    """Runs in the order given. DataError for a folder that holds none, or where none has ended a stage."""
+    runs = [_read(Path(folder)) for folder in folders]
+    facts = {run.content_digest: run for run in runs if run.images}
+    if not facts:
+        raise DataError(f"{', '.join(str(run.folder) for run in runs)}: no run has ended a stage; train one first")
+    return [_completed(run, facts.get(run.content_digest)) for run in runs]
+
+
+def _read(folder: Path) -> Trained:
+    try:
+        config = json.loads((folder / "config.json").read_bytes())
+    except (OSError, ValueError) as error:
+        raise DataError(f"{folder}: holds no run ({error}); expected a folder that train wrote") from error
+    summary = {}
+    if (folder / "summary.json").exists():
+        summary = json.loads((folder / "summary.json").read_bytes())
+    records, name = read_log(folder / "log.jsonl"), config["schedule"]["name"].removesuffix(SMALL)
+    run = Trained(
+        folder=folder, name=ALIASES.get(name, name), schedule=config["schedule"], seed=config["seed"],
+        content_digest=config["content_digest"], status=summary.get("status", "unfinished"), summary=summary,
+        epochs=[record for record in records if record["event"] == "epoch"],
+        shared=min((record["at"][0] for record in records if record["event"] == "start"), default=0),
+    )  # fmt: skip
+    return _with_facts(run)
+
+
+def _with_facts(run: Trained) -> Trained:
+    """What the weights of any ended stage tell about the data."""
+    epochs = 0
+    for index, stage in enumerate(run.schedule["stages"]):
+        file, epochs = stage_end(run.folder, index), epochs + stage["epochs"]
+        if file.exists():
+            facts = read_metadata(file)
+            ids = [wnid for wnid, _ in facts["classes"]]
+            return replace(run, side=facts["side"], classes=len(ids), images=facts["images_seen"] // epochs,
+                           small=ids == wnids(len(ids)))  # fmt: skip
+    return run
+
+
+def _completed(run: Trained, like: Trained | None) -> Trained:
+    """A run that ended no stage learns about its data from another one on the same; the operations follow."""
+    if not run.images and like is not None:
+        run = replace(run, side=like.side, classes=like.classes, images=like.images, small=like.small)
+    if not run.images:
+        return run
+    return replace(run, flop=tuple(stage_flop(run.schedule, run.classes, run.side)))
+
+
+def stage_end(folder: Path, index: int) -> Path:
+    """The network at the end of a stage."""
+    return folder / "stages" / f"{index}.safetensors"
+
+
+def by_system(runs: list[Trained]) -> dict[str, list[Trained]]:
+    """Runs by system, systems in the order of fastres/schedules, others behind them; each sorted by seed."""
+    order = [schedule.name for schedule in SYSTEMS]
+    names = sorted({run.name for run in runs}, key=lambda n: (order.index(n) if n in order else len(order), n))
+    return {name: sorted((run for run in runs if run.name == name), key=lambda run: run.seed) for name in names}

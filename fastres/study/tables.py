@@ -1,0 +1,138 @@
+"""The paper's tables from runs by system, with the paper's figures beside ours; cells are numbers until shown."""
+
+import html
+from dataclasses import dataclass, field
+
+from fastres.schedules import SCHEDULES
+from fastres.scoring import COMBINATIONS, METHODS
+from fastres.study.compute import unit_for
+from fastres.study.measures import Spread, spread, spread_of, uncertainty
+from fastres.study.runs import Trained
+from fastres.track.console import table as aligned
+
+NO_TEST = "Test labels are not public: our test answers are written by `evaluate --submission`."
+TABLE_1_SYSTEM = "initialized-fc"  # "FC initialized finetuning but no size adaptation"
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of text, numbers, Spread or None under a header; `note` says what a reader must know."""
+
+    title: str
+    header: tuple[str, ...]
+    rows: list[tuple] = field(default_factory=list)
+    note: str = ""
+
+    def text(self) -> str:
+        return "\n".join([self.title, aligned([[shown(cell) for cell in row] for row in self.rows], self.header)])
+
+    def markdown(self) -> str:
+        lines = [f"| {' | '.join(self.header)} |", f"|---|{'---:|' * (len(self.header) - 1)}"]
+        return "\n".join(lines + [f"| {' | '.join(shown(cell) for cell in row)} |" for row in self.rows])
+
+    def html(self) -> str:
+        head = "".join(f"<th>{html.escape(name)}</th>" for name in self.header)
+        rows = ["".join(f"<td>{html.escape(shown(cell))}</td>" for cell in row) for row in self.rows]
+        note = f"<p class=note>{html.escape(self.note)}</p>" if self.note else ""
+        body = "".join(f"<tr>{row}</tr>" for row in rows)
+        return f"<h3>{html.escape(self.title)}</h3><table><tr>{head}</tr>{body}</table>{note}"
+
+    def plain(self) -> dict:
+        rows = [[cell.plain() if isinstance(cell, Spread) else cell for cell in row] for row in self.rows]
+        return {"title": self.title, "header": list(self.header), "rows": rows, "note": self.note}
+
+
+def shown(cell) -> str:
+    """A cell as text: two decimals, a dash for what is not there."""
+    if cell is None:
+        return "–"
+    return f"{cell:.2f}" if isinstance(cell, float) else str(cell)
+
+
+def expected(system: str, name: str) -> float | None:
+    """The paper's figure, None where it has none."""
+    schedule = SCHEDULES.get(system)
+    return schedule.expected.get(name) if schedule else None
+
+
+def table_1(systems: dict[str, list[Trained]]) -> Table:
+    """The four crop methods on the model before size adaptation."""
+    runs, rows = systems.get(TABLE_1_SYSTEM, []), []
+    for method in METHODS:
+        top1 = spread(runs, f"{method} top1")
+        rows.append((
+            method, spread(runs, f"{method} top5"), expected(TABLE_1_SYSTEM, f"{method} top5"), top1,
+            uncertainty(runs, top1) if top1 else None, expected(TABLE_1_SYSTEM, f"{method} top1"),
+            expected(TABLE_1_SYSTEM, f"{method} test top1"),
+        ))  # fmt: skip
+    return Table(
+        "Table 1: crop methods at test time, error in %",
+        ("crop method", "val top-5", "paper", "val top-1", "s.e.", "paper", "paper, test"), rows,
+        f"On {TABLE_1_SYSTEM}; ± over seeds, s.e.: standard error from validation images and seeds. {NO_TEST}",
+    )  # fmt: skip
+
+
+def table_2(systems: dict[str, list[Trained]]) -> Table:
+    """All systems, with what they cost."""
+    most = max((run.spent()[-1] for runs in systems.values() for run in runs if run.flop and run.epochs), default=0.0)
+    size, unit = unit_for(most)
+    rows = []
+    for name, runs in systems.items():
+        top1 = spread(runs, "12-crop top1")
+        done = [run for run in runs if run.status == "done"]
+        epochs = sum(stage["epochs"] for stage in runs[0].schedule["stages"])
+        spent = spread_of([run.spent()[-1] / size for run in done])
+        rows.append((
+            name, len(runs), spread(runs, "12-crop top5"), expected(name, "12-crop top5"), top1,
+            uncertainty(runs, top1) if top1 else None, expected(name, "12-crop top1"),
+            expected(name, "12-crop test top1"), spread(runs, "centre top1"), expected(name, "centre top1"), epochs,
+            spent.mean if spent else None, spread_of([run.summary["train_s"] for run in done]), _fate(runs),
+        ))  # fmt: skip
+    header = ("system", "seeds", "val top-5", "paper", "val top-1", "s.e.", "paper", "paper, test", "centre top-1",
+              "paper", "epochs", unit, "train s", "")  # fmt: skip
+    return Table(
+        "Table 2: all systems, error in % (12-crop unless said)", header, rows,
+        f"{unit}: arithmetic of training, shared stages counted for each system that contains them, the pretraining "
+        f"not. Equal epochs are not equal compute. {NO_TEST}",
+    )  # fmt: skip
+
+
+def combinations(systems: dict[str, list[Trained]]) -> Table:
+    """Section 5.3: ways to combine the scores of crops."""
+    rows = []
+    for name in (TABLE_1_SYSTEM, "paper"):
+        runs = systems.get(name, [])
+        if any(run.status == "done" for run in runs):
+            for how in COMBINATIONS:
+                rows.append((name, how, *(spread(runs, f"{m} top1 {how}") for m in ("10-crop", "12-crop"))))
+    return Table(
+        "Section 5.3: combining the crops, val top-1 error in %", ("system", "combined by", "10-crop", "12-crop"), rows,
+        "The paper: the sum of e^score (expsum) remained the best, albeit by less than 1 %.",
+    )  # fmt: skip
+
+
+def stage_speeds(systems: dict[str, list[Trained]]) -> Table:
+    """Seconds and img/s of every stage that was trained, not taken over."""
+    rows = []
+    for name, runs in systems.items():
+        done = [run for run in runs if run.status == "done"]
+        for index, stage in enumerate(runs[0].schedule["stages"]):
+            own = [run for run in done if index >= run.shared]
+            if own:
+                rows.append((
+                    name, stage["name"], stage["epochs"], own[0].side * stage["upscale"] * 7 // 8,
+                    own[0].flop[index] / 1e9, spread_of([run.summary["stages"][index]["train_s"] for run in own]),
+                    f"{spread_of([run.summary['stages'][index]['img_per_s'] for run in own]).mean:,.0f}",
+                    spread_of([run.summary["stages"][index]["val_top1_err"] for run in own]),
+                ))  # fmt: skip
+    return Table(
+        "Seconds and images per second of every stage",
+        ("system", "stage", "epochs", "crop", "GFLOP/img", "train s", "img/s", "centre top-1 at its end"), rows,
+        "Stages that a system takes over from another one are listed where they were trained.",
+    )  # fmt: skip
+
+
+def _fate(runs: list[Trained]) -> str:
+    """What became of the runs that have no result."""
+    other = [run.status for run in runs if run.status != "done"]
+    return ", ".join(f"{other.count(status)} {status}" for status in dict.fromkeys(other))

@@ -1,0 +1,83 @@
+"""For the study's tests: three tiny systems trained without a process of their own; run folders of given figures."""
+
+import json
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import replace
+from pathlib import Path
+from unittest.mock import patch
+
+from safetensors.torch import save_file
+from torch import zeros
+
+from fastres import train
+from fastres.errors import run_command
+from fastres.schedule_file import write_schedule
+from fastres.schedules import SCHEDULES
+from fastres.scoring import COMBINATIONS
+from fastres.study import __main__ as study_module
+from tests.conftest import TINY
+
+STAGES = tuple(replace(stage, epochs=1) for stage in TINY.stages)
+PAPER = replace(TINY, name="paper", stages=STAGES, batch_size=8, optimizer=replace(TINY.optimizer, lr=0.005))
+INITIALIZED = replace(PAPER, name="initialized-fc", stages=STAGES[:2])
+NAIVE = replace(PAPER, name="naive-fc", stages=(replace(STAGES[1], surgery=("fc",), epochs=2),))
+
+
+class InProcess:
+    """Launches train in this process and notes every command line."""
+
+    def __init__(self) -> None:
+        self.calls: list[list[str]] = []
+        self.answer = lambda arguments: None  # an exit code to give instead of training
+
+    def __call__(self, arguments, output, tick) -> int:
+        self.calls.append(arguments)
+        code = self.answer(arguments)
+        if code is None:
+            no_pictures = patch("fastres.report.draw", lambda run: [])  # of the run; the study draws its own
+            with open(output, "w") as file, redirect_stdout(file), redirect_stderr(file), no_pictures:
+                code = run_command(lambda: train.main(arguments))
+        tick()
+        return code
+
+    def names(self) -> list[str]:
+        """Systems and seeds in the order they were trained."""
+        return [Path(call[call.index("--run-dir") + 1]).name for call in self.calls]
+
+
+def files(folder: Path, *schedules) -> str:
+    """The schedules as files, comma-separated for --schedules."""
+    folder.mkdir(parents=True, exist_ok=True)
+    return ",".join(str(write_schedule(folder / f"{s.name}.py", s, "for a test")) for s in schedules)
+
+
+def study(packed, folder, *extra, schedules=(NAIVE, INITIALIZED, PAPER), code=0) -> None:
+    """The command in this process; everything lies below `folder`."""
+    given = files(folder / "given", *schedules)
+    arguments = ["--schedules", given, "--data", str(packed), "--out", str(folder / "out"), "--device", "cpu"]
+    assert run_command(lambda: study_module.main([*arguments, *map(str, extra)])) == code
+
+
+def made_run(folder: Path, name: str, errors: dict, *, seed=0, classes=200, side=64, count=10_000, curve=(50.0, 40.0),
+             ids=None, status="done") -> Path:  # fmt: skip
+    """A run folder with the figures given: {"METHOD top1": %}; the rest 12-crop's, or 30 and 10."""
+    schedule = replace(SCHEDULES.get(name, SCHEDULES["paper"]), name=name).to_dict()
+    folder.mkdir(parents=True)
+    (folder / "stages").mkdir()
+    config = {"schedule": schedule, "seed": seed, "content_digest": "d"}
+    (folder / "config.json").write_text(json.dumps(config))
+    table = {m: {k: errors.get(f"{m} {k}", errors.get(f"12-crop {k}", d)) for k, d in (("top1", 30.0), ("top5", 10.0))}
+             for m in ("full", "centre", "10-crop", "12-crop")}  # fmt: skip
+    stages = [{"train_s": 1.0, "img_per_s": 9.0, "val_top1_err": 1.0}] * len(schedule["stages"])
+    summary = {"status": status, "count": count, "train_s": 4.0, "stages": stages, "error": "the training loss is nan",
+               "errors": dict.fromkeys(COMBINATIONS, table)}  # fmt: skip
+    (folder / "summary.json").write_text(json.dumps(summary))
+    last = len(schedule["stages"]) - 1
+    lines = [{"event": "epoch", "stage": last, "stage_name": "x", "epoch_total": k + 1, "val_top1_err": e,
+              "val_top5_err": e / 2, "train_s": 1.0, "img_per_s": 9.0} for k, e in enumerate(curve)]  # fmt: skip
+    (folder / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    ids = ids or [f"n{k:08d}" for k in range(classes)]
+    seen = 100_000 * schedule["stages"][0]["epochs"]
+    facts = {"side": side, "classes": [[i, "name"] for i in ids], "images_seen": seen}
+    save_file({"x": zeros(1)}, folder / "stages" / "0.safetensors", {"fastres": json.dumps(facts)})
+    return folder

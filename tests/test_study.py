@@ -1,0 +1,210 @@
+"""The study end to end on three tiny systems: what it trains, what it says, what it does when stopped."""
+
+import json
+import re
+import shutil
+from dataclasses import replace
+
+import pytest
+from PIL import Image
+
+from fastres.errors import run_command
+from fastres.study import __main__ as study_module
+from fastres.study import report, work
+from tests.study_runs import INITIALIZED, NAIVE, PAPER, InProcess, study
+
+
+@pytest.fixture(scope="module")
+def studied(packed, tmp_path_factory):
+    """One study of three systems and two seeds that several tests look at, and its launcher."""
+    folder, launch = tmp_path_factory.mktemp("study"), InProcess()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(work, "subprocess_launch", launch)
+        study(packed, folder, "--seeds", 2)
+    return folder / "out", launch
+
+
+@pytest.fixture
+def launch(monkeypatch):
+    """The same for one test, without the study's pictures."""
+    launched = InProcess()
+    monkeypatch.setattr(work, "subprocess_launch", launched)
+    for name in ("draw_curves", "draw_filters", "draw_answers"):
+        monkeypatch.setattr(report, name, lambda *_: None)
+    return launched
+
+
+def summaries(out, system):
+    return [json.loads((out / "runs" / f"{system}-s{seed}" / "summary.json").read_text()) for seed in (0, 1)]
+
+
+def result_of(out):
+    return json.loads((out / "study.json").read_text())
+
+
+def test_shared_stages_are_trained_once(studied):
+    out, launch = studied
+    assert launch.names() == [f"{name}-s{seed}" for seed in (0, 1) for name in ("paper", "initialized-fc", "naive-fc")]
+    starts = [call[call.index("--start-from") + 1] if "--start-from" in call else None for call in launch.calls]
+    assert starts == [None, str(out / "runs" / "paper-s0"), None, None, str(out / "runs" / "paper-s1"), None]
+    own = {(run["system"], run["taken_over_stages"]) for run in result_of(out)["runs"]}
+    assert own == {("paper", 0), ("initialized-fc", 2), ("naive-fc", 0)}
+    paper, initialized = summaries(out, "paper")[0], summaries(out, "initialized-fc")[0]
+    assert initialized["stages"] == paper["stages"][:2], "the same stages, not trained again"
+
+
+def test_every_cell_of_the_tables_is_the_runs_or_the_papers(studied):
+    out, _ = studied
+    result = result_of(out)
+    ours = {name: summaries(out, name) for name in ("naive-fc", "initialized-fc", "paper")}
+
+    def spread(name, method, k):
+        values = [summary["errors"]["expsum"][method][k] for summary in ours[name]]
+        mean = sum(values) / 2
+        return {"mean": pytest.approx(mean), "std": pytest.approx(abs(values[0] - values[1]) / 2**0.5), "n": 2}
+
+    rows = {row[0]: row for row in result["tables"]["table 1"]["rows"]}
+    papers = {"full": (8.97, 28.8, 34.4), "centre": (9.94, 28.9, 34.2), "10-crop": (9.10, 27.1, 32.2),
+              "12-crop": (8.48, 26.83, 32.1)}  # fmt: skip
+    assert list(rows) == list(papers)
+    for method, (top5, top1, test) in papers.items():
+        assert rows[method][1] == spread("initialized-fc", method, "top5") and rows[method][2] == top5
+        assert rows[method][3] == spread("initialized-fc", method, "top1") and rows[method][5:] == [top1, test]
+    rows = {row[0]: row for row in result["tables"]["table 2"]["rows"]}
+    assert list(rows) == ["naive-fc", "initialized-fc", "paper"]
+    for name, top5, top1, epochs in (("naive-fc", 23.65, 48.69, 2), ("initialized-fc", 8.48, 26.83, 2),
+                                     ("paper", 8.14, 24.99, 4)):  # fmt: skip
+        row = rows[name]
+        assert row[1] == 2 and row[2] == spread(name, "12-crop", "top5") and row[3] == top5
+        assert row[4] == spread(name, "12-crop", "top1") and row[6] == top1 and row[10] == epochs
+        assert row[8] == spread(name, "centre", "top1")
+        assert row[12]["mean"] == pytest.approx(sum(summary["train_s"] for summary in ours[name]) / 2)
+    for name, how, ten, twelve in result["tables"]["combinations"]["rows"]:
+        for cell, method in ((ten, "10-crop"), (twelve, "12-crop")):
+            assert cell["mean"] == pytest.approx(sum(s["errors"][how][method]["top1"] for s in ours[name]) / 2)
+    speeds = result["tables"]["stages"]["rows"]
+    assert [(row[0], row[1]) for row in speeds] == [("naive-fc", "all"), *(("paper", s.name) for s in PAPER.stages)]
+
+
+def test_standard_error_is_that_of_the_images_and_the_seeds(studied):
+    row = next(row for row in result_of(studied[0])["tables"]["table 2"]["rows"] if row[0] == "paper")
+    p = row[4]["mean"] / 100
+    assert row[5] == pytest.approx(((1e4 * p * (1 - p) / 20) + row[4]["std"] ** 2 / 2) ** 0.5)
+
+
+def test_page_is_whole_and_needs_no_network(studied):
+    out, _ = studied
+    text = (out / "report.html").read_text()
+    pictures = result_of(out)["pictures"]
+    assert {"figure 2", "figure 5", "figure 6", "figure 7"} <= set(pictures)
+    assert text.count("data:image/png;base64,") == len(pictures)
+    assert not re.search(r"(src|href)\s*=\s*[\"'](?!data:)", text) and "http" not in text
+    assert "Neither Tiny ImageNet nor the small world" in text
+    for heading in ("Table 1", "Table 2", "Figure 2", "Figure 5", "Figure 6", "Figure 7", "Section 5.3", "Cost"):
+        assert f"<h2>{heading}" in text
+    for name in pictures.values():
+        with Image.open(out / name) as image:
+            assert image.format == "PNG" and min(image.size) > 300
+
+
+def test_the_same_command_again_trains_nothing(studied, packed, launch, tmp_path, capsys):
+    shutil.copytree(studied[0], tmp_path / "out")
+    study(packed, tmp_path, "--seeds", 2, "--json")
+    assert launch.calls == []
+    assert json.loads(capsys.readouterr().out)["tables"] == result_of(studied[0])["tables"]
+
+
+def test_it_goes_on_where_it_was_stopped(packed, launch, tmp_path, capsys):
+    """Stopped during the second run: the first is kept, and nothing is trained twice."""
+    launch.answer = lambda arguments: 75 if "initialized-fc" in arguments[arguments.index("--run-dir") + 1] else None
+    study(packed, tmp_path, code=75)
+    assert launch.names() == ["paper-s0", "initialized-fc-s0"] and "goes on" in capsys.readouterr().err
+    launch.answer = lambda arguments: None
+    study(packed, tmp_path)
+    assert launch.names()[2:] == ["initialized-fc-s0", "naive-fc-s0"]
+
+
+def test_a_run_that_diverges_is_a_row(packed, launch, tmp_path, capsys):
+    """A rate of 1e30 at once gives no finite loss; the other systems are there, and its status is said."""
+    wild = replace(NAIVE, optimizer=replace(NAIVE.optimizer, lr=1e30))
+    study(packed, tmp_path, schedules=(wild, INITIALIZED))
+    row = next(row for row in result_of(tmp_path / "out")["tables"]["table 2"]["rows"] if row[0] == "naive-fc")
+    assert row[2] is None and row[4] is None and row[-1] == "1 diverged"
+    out = capsys.readouterr().out
+    assert "1 diverged" in out and "naive-fc, seed 0: the training loss is" in out
+    before = len(launch.calls)
+    study(packed, tmp_path, schedules=(wild, INITIALIZED))
+    assert len(launch.calls) == before, "it would diverge again"
+
+
+def test_a_run_that_fails_otherwise_is_the_exit_code_but_not_the_end(packed, launch, tmp_path, capsys):
+    launch.answer = lambda arguments: 4 if "naive" in arguments[arguments.index("--run-dir") + 1] else None
+    study(packed, tmp_path, schedules=(NAIVE, INITIALIZED), code=4)
+    assert [row[0] for row in result_of(tmp_path / "out")["tables"]["table 2"]["rows"]] == ["initialized-fc"]
+    assert "naive-fc, seed 0: exit code 4" in capsys.readouterr().out
+
+
+def test_another_configuration_in_the_folder_is_refused(studied, packed, launch, tmp_path, capsys):
+    shutil.copytree(studied[0], tmp_path / "out")
+    study(packed, tmp_path, "--set", "optimizer.lr=0.01", code=2)
+    assert "schedule.optimizer.lr: 0.005 in the folder, 0.01 now" in capsys.readouterr().err and launch.calls == []
+
+
+def test_figures_are_redrawn_from_run_folders(studied, tmp_path):
+    """No training: the folders are enough, wherever they are."""
+    shutil.copytree(studied[0] / "runs", tmp_path / "elsewhere")
+    runs = sorted((tmp_path / "elsewhere").glob("*-s?"))
+    assert run_command(lambda: study_module.main(["--figures", *map(str, runs), "--out", str(tmp_path / "out")])) == 0
+    again, before = result_of(tmp_path / "out"), result_of(studied[0])
+    assert again["tables"] == before["tables"] and again["verdicts"] == before["verdicts"]
+    for name in before["pictures"].values():
+        assert (tmp_path / "out" / name).read_bytes() == (studied[0] / name).read_bytes()
+
+
+def test_dry_run_shows_what_is_shared_and_trains_nothing(packed, launch, tmp_path, capsys):
+    study(packed, tmp_path, "--dry-run", "--json")
+    jobs = {job["system"]: job for job in json.loads(capsys.readouterr().out)["jobs"]}
+    assert (jobs["initialized-fc"]["shared_with"], jobs["initialized-fc"]["shared_stages"]) == ("paper", 2)
+    assert jobs["initialized-fc"]["epochs"] == 0 and jobs["paper"]["epochs"] == 4
+    assert jobs["paper"]["operations"] > jobs["initialized-fc"]["operations"] == 0
+    assert launch.calls == [] and not (tmp_path / "out" / "runs").exists()
+
+
+@pytest.mark.parametrize("options", [["--seeds", "0"], ["--scale", "0.5"], ["--weights", "resnet18"],
+                                     ["--schedules", "papr"], ["--figures", "a", "--check", "b"]])  # fmt: skip
+def test_bad_options_are_exit_2(options, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert run_command(lambda: study_module.main(options)) == 2
+    assert capsys.readouterr().err.startswith("error: ")
+
+
+@pytest.mark.slow
+def test_a_process_of_its_own_is_stopped_and_taken_up_again(packed, tmp_path):
+    """The real launcher: SIGTERM to the study stops training with a checkpoint, and the same command ends it."""
+    import os
+    import signal
+    import subprocess
+    import sys
+    import time
+
+    from tests.study_runs import files
+
+    long = replace(NAIVE, stages=(replace(NAIVE.stages[0], epochs=60),))
+    command = [sys.executable, "-m", "fastres.study", "--schedules", files(tmp_path / "given", long), "--data", packed,
+               "--out", tmp_path / "out", "--device", "cpu"]  # fmt: skip
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    first = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    log = tmp_path / "out" / "runs" / "naive-fc-s0" / "log.jsonl"
+    deadline = time.monotonic() + 120
+    while not (log.exists() and log.read_text().count('"epoch"') >= 3) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    first.send_signal(signal.SIGTERM)
+    _, said = first.communicate(timeout=60)
+    assert first.returncode == 75 and "goes on" in said
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    run = json.loads((tmp_path / "out" / "study.json").read_text())["runs"][0]
+    assert [record["epoch_total"] for record in run["epochs"]] == list(range(1, 61))
+    assert "resuming" in (tmp_path / "out" / "runs" / "naive-fc-s0.txt").read_text()
+
+

@@ -1,0 +1,186 @@
+"""The study's parts alone: arithmetic, plan, figure 7's choice, verdicts, records, the small world's nets."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fastres.errors import UsageError
+from fastres.model.network import Architecture
+from fastres.schedules import PAPER, SCHEDULES, SYSTEMS
+from fastres.small_world.classes import wnids
+from fastres.study import small, work
+from fastres.study.claims import CLAIMS, judge
+from fastres.study.compute import stage_flop, training_flop
+from fastres.study.crops import susceptible
+from fastres.study.jobs import plan
+from fastres.study.measures import spread_of
+from fastres.study.record import readme_table, record
+from fastres.study.report import Result
+from fastres.study.runs import by_system, read_runs
+from fastres.study.tables import table_1, table_2
+from tests.study_runs import made_run
+
+ROOT = Path(__file__).parent.parent
+
+
+def test_arithmetic_is_that_of_the_layer_shapes():
+    """GFLOP an image of ResNet-18 with 200 classes, worked out by hand from layer shapes before this was written."""
+    big, small_stem = Architecture("resnet18", 64, 200), Architecture("resnet18", 64, 200, "3x3")
+    for architecture, train, crop, expected in (
+        (big, ("*",), 224, 10.65), (small_stem, ("*",), 56, 10.20), (small_stem, ("conv1.*",), 56, 6.80),
+        (big, ("fc.*",), 224, 3.63),
+    ):  # fmt: skip
+        assert training_flop(architecture, train, crop) / 1e9 == pytest.approx(expected, abs=0.01)
+    by_stage = [operations / 1e9 for operations in stage_flop(PAPER.to_dict(), 200, 64)]
+    assert by_stage == pytest.approx([3.63, 10.65, 6.80, 10.20], abs=0.01)
+
+
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_plan_trains_shared_stages_once(seeds):
+    schedules = [SCHEDULES[name] for name in ("naive-fc", "initialized-fc", "paper", "conv1-naive", "conv1-blank")]
+    flop = {schedule.name: [1] * len(schedule.stages) for schedule in schedules}
+    jobs = plan(schedules, seeds, Path("x"), flop, images=10)
+    assert len(jobs) == 5 * seeds and jobs[0].schedule.name == "paper" and jobs[0].shared == 0
+    for job in jobs:
+        if job.schedule.name in ("initialized-fc", "conv1-naive", "conv1-blank"):
+            assert job.shared == 2 and job.parent.seed == job.seed and jobs.index(job.parent) < jobs.index(job)
+        if job.schedule.name in ("paper", "naive-fc"):
+            assert job.shared == 0 and job.parent is None
+        own = job.schedule.stages[job.shared :]
+        assert job.cost == 10 * sum(stage.epochs for stage in own)
+    with pytest.raises(UsageError, match="twice"):
+        plan([PAPER, PAPER], 1, Path("x"), {"paper": [1] * 4}, 1)
+
+
+def test_every_system_of_a_full_study_has_a_place_in_a_table_and_a_figure():
+    from fastres.study.curves import FIGURES
+
+    drawn = {name for figure in FIGURES for name in figure.systems}
+    assert {schedule.name for schedule in SYSTEMS} <= drawn
+    assert {name for claim in CLAIMS for name, _ in (claim.lower, claim.higher)} <= set(SCHEDULES)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_images_of_figure_7_against_brute_force(seed):
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 5, 300)
+    classes = np.where(rng.random((4, 300)) < 0.7, labels, rng.integers(0, 5, (4, 300)))
+    chosen = susceptible(classes, labels)
+    changing, kinds = set(), {}
+    for i in range(300):
+        answers = [int(classes[m, i]) for m in range(4)]
+        if len(set(answers)) > 1:
+            changing.add(i)
+            kinds.setdefault(tuple(answer == labels[i] for answer in answers), []).append(i)
+    assert set(chosen) == changing and len(chosen) == len(changing)
+    first_turn = chosen[: len(kinds)]
+    assert sorted(first_turn) == sorted(ids[0] for ids in kinds.values()), "one of every kind before a second of any"
+    sizes = [len(next(ids for ids in kinds.values() if i in ids)) for i in first_turn]
+    some_right = [any(classes[:, i] == labels[i]) for i in first_turn]
+    assert some_right == sorted(some_right, reverse=True), "what no method gets right comes last"
+    assert sizes[: sum(some_right)] == sorted(sizes[: sum(some_right)], reverse=True)
+
+
+def test_no_image_changes_class():
+    assert susceptible(np.ones((4, 9), int), np.arange(9)) == []
+
+
+def systems_with(tmp_path, **errors):
+    folders = [made_run(tmp_path / name, name.replace("_", "-"), {"12-crop top1": e, "centre top1": e})
+               for name, e in errors.items()]  # fmt: skip
+    return by_system(read_runs(folders))
+
+
+@pytest.mark.parametrize("initialized,word", [(40.0, "agrees"), (48.0, "open"), (49.0, "open"), (56.0, "disagrees")])
+def test_verdicts_are_computed(tmp_path, initialized, word):
+    """Standard error of a difference near 49 %: 0.71 points."""
+    verdicts = judge(systems_with(tmp_path, initialized_fc=initialized, naive_fc=48.7))
+    verdict = next(v for v in verdicts if v.claim.text == "staged fine-tuning is better than naive")
+    assert verdict.word == word and verdict.error == pytest.approx(0.70, abs=0.02)
+
+
+@pytest.mark.parametrize("extractor,word", [(49.5, "agrees"), (51.2, "open"), (55.0, "disagrees")])
+def test_equality_is_within_two_points_as_far_as_can_be_told(tmp_path, extractor, word):
+    verdicts = judge(systems_with(tmp_path, naive_fc=48.7, feature_extractor=extractor))
+    assert verdicts[0].claim.equal and verdicts[0].word == word
+
+
+def test_two_crop_methods_are_compared_image_by_image(tmp_path):
+    """10-crop errs on 30 of 10,000 images that the centre crop gets right, and never the other way round."""
+    run = made_run(tmp_path / "a", "initialized-fc", {"10-crop top1": 30.3, "centre top1": 30.0})
+    systems, wrong = by_system(read_runs([run])), {"centre top1": np.zeros(10_000), "10-crop top1": np.zeros(10_000)}
+    wrong["10-crop top1"][:30] = 1
+    where = next(k for k, claim in enumerate(CLAIMS) if claim.text == "10-crop is better than the centre crop")
+    assert judge(systems)[where].word == "open"
+    verdict = judge(systems, ("initialized-fc", wrong))[where]
+    assert verdict.word == "disagrees" and verdict.error == pytest.approx(100 * (0.003 * 0.997 / 10_000) ** 0.5)
+
+
+def test_spread_over_seeds():
+    assert spread_of([None, None]) is None and str(spread_of([3.0])) == "3.00"
+    assert str(spread_of([1.0, 3.0, None])) == "2.00 ± 1.41"
+
+
+def test_record_and_readme_table(tmp_path):
+    """The record has no path of this machine; the table is made from it alone."""
+    systems = by_system(read_runs([
+        made_run(tmp_path / "r" / f"{name}{seed}", f"{name}-small", {"12-crop top1": e + seed}, seed=seed,
+                 ids=wnids(20), classes=20, side=32, count=1000)
+        for name, e in (("paper", 30.0), ("naive-fc", 40.0)) for seed in (0, 1)
+    ]))  # fmt: skip
+    assert list(systems) == ["naive-fc", "paper"] and all(run.small for run in systems["paper"])
+    assert readme_table(tmp_path / "runs") == "No study has been recorded yet."
+    result = Result("a label", True, systems, {"table 1": table_1(systems), "table 2": table_2(systems)},
+                    judge(systems), {}, ["a note"])  # fmt: skip
+    folder = record(tmp_path / "runs", result, "python -m fastres.study paper --small-world")
+    assert "study-small-world" in folder.name
+    assert str(tmp_path) not in (folder / "study.json").read_text() + (folder / "table.md").read_text()
+    table = readme_table(tmp_path / "runs")
+    assert "**Small world**" in table and folder.name in table
+    assert re.search(r"\| `naive-fc` \| 2 \| 40.5 ± 0.7 \| 1.[67] \| 48.7 \|", table)
+    assert re.search(r"\| `paper` \| 2 \| 30.5 ± 0.7 \| 1.5 \| 25.0 \|", table)
+
+
+def test_the_50_layer_net_is_made_once(tmp_path, monkeypatch):
+    calls = []
+
+    def pack(out, part):
+        out.mkdir(parents=True)
+        return out
+
+    def launch(arguments, output, tick):
+        run = Path(arguments[arguments.index("--run-dir") + 1])
+        calls.append(arguments)
+        run.mkdir()
+        (run / "final.safetensors").write_bytes(b"weights")
+        return 0
+
+    monkeypatch.setattr(small, "pack", pack)
+    first = small.net_50(tmp_path, 1.0, ["--device", "cpu"], launch)
+    assert small.net_50(tmp_path, 1.0, ["--device", "cpu"], launch) == first and len(calls) == 1
+    assert not list(tmp_path.glob("*/source")), "the large source images go"
+    assert small.net_50(tmp_path, 0.25, [], launch) != first, "another scale is another net"
+    with pytest.raises(Exception, match="cannot") as fault:
+        small.net_50(tmp_path, 2.0, [], lambda a, output, t: output.write_text("error: cannot\n") and 4)
+    assert fault.value.exit_code == 4
+
+
+def test_every_system_has_a_counterpart_with_a_50_layer_net():
+    found = small.counterparts(list(SYSTEMS), 0.5, {"resnet50": "net.safetensors"})
+    assert [s.name for s in found] == [f"{s.name}-small" for s in SYSTEMS]
+    assert small.needs_50(list(SYSTEMS)) and not small.needs_50([PAPER])
+
+
+def test_launcher_reports_a_killed_child_as_the_machines_fault(tmp_path, monkeypatch):
+    monkeypatch.setattr(work.sys, "executable", str(tmp_path / "python"))
+    (tmp_path / "python").write_text("#!/bin/sh\necho started\nkill -9 $$\n")
+    (tmp_path / "python").chmod(0o755)
+    assert work.subprocess_launch(["--help"], tmp_path / "said.txt", lambda: None) == 4
+    assert (tmp_path / "said.txt").read_text() == "started\n"
+
+
+def test_readme_study_table_is_the_record():
+    shown = (ROOT / "README.md").read_text().partition("<!-- study -->\n")[2].partition("\n<!-- end of study -->")[0]
+    assert shown == readme_table(ROOT / "runs")
