@@ -9,14 +9,13 @@ import torch
 from fastres import views
 from fastres.data.manifest import Manifest
 from fastres.data.resident import Batch
-from fastres.engine.optimizer import sgd
+from fastres.engine.average import Average, weight_average
 from fastres.engine.precision import Precision
 from fastres.engine.rehearsal import rehearse
+from fastres.engine.stage_step import learning_tensors, stage_step
 from fastres.engine.step import EagerStep
-from fastres.engine.steps import choose_step
 from fastres.errors import MachineError
 from fastres.geometry import Geometry
-from fastres.model.freeze import set_trainable, training_mode
 from fastres.model.network import Architecture, build
 from fastres.report import device_name, peak_memory_gb
 from fastres.schedule_types import Schedule, Stage
@@ -62,9 +61,7 @@ def _probe(
     if device.type == "cpu":
         batch_size = min(batch_size, CPU_PROBE_BATCH)
     network = build(architecture).to(device, memory_format=torch.channels_last)
-    learning = set_trainable(network, stage.train)
-    training_mode(network, stage)
-    step = choose_step(schedule.step, network, sgd(learning, schedule.optimizer, schedule.optimizer.lr), precision)
+    step, average = stage_step(network, stage, schedule, precision), weight_average(network, schedule.ema)
     geometry = Geometry(manifest.side, stage.upscale)
     plan = views.TrainPlan(
         geometry=geometry, settings=schedule.views, seed=0, stage=0, epoch=1, dtype=precision.dtype
@@ -73,7 +70,7 @@ def _probe(
     images = torch.randint(0, 256, (batch_size, manifest.side, manifest.side, 3), dtype=torch.uint8, device=device)
     batch = (images, rows, rows % manifest.num_classes, rows)
     try:
-        seconds = _time(step, batch, plan, device)
+        seconds = _time(step, average, batch, plan, device)
     except torch.cuda.OutOfMemoryError as error:
         raise MachineError(
             f"stage {stage.name}: the GPU's memory is full at batch size {batch_size} after "
@@ -81,17 +78,18 @@ def _probe(
         ) from error
     speed = batch_size / seconds
     return {
-        "stage": stage.name, "epochs": stage.epochs, "crop": geometry.crop, "learning": len(learning),
+        "stage": stage.name, "epochs": stage.epochs, "crop": geometry.crop, "learning": learning_tensors(step),
         "steps": stage.epochs * math.ceil(manifest.count("train") / schedule.batch_size),
         "probe_batch": batch_size, "img_per_s": speed, "expected_s": stage.epochs * manifest.count("train") / speed,
     }  # fmt: skip
 
 
-def _time(step: EagerStep, batch: tuple, plan: views.TrainPlan, device: torch.device) -> float:
+def _time(step: EagerStep, average: Average, batch: tuple, plan: views.TrainPlan, device: torch.device) -> float:
     """Seconds per step, after one that warms up."""
     for count in (1, TIMED_STEPS[device.type]):
         started = time.perf_counter()
         for _ in range(count):
             step(Batch(*batch), plan, lr=1e-6)
+            average.update()
         step.mean_loss()  # waits for the device
     return (time.perf_counter() - started) / count

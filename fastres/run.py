@@ -122,6 +122,7 @@ class Run:
         if resumed is not None:
             stage.step.load_state_dict(resumed["step"])
             stage.learning_rate.load_state_dict(resumed["learning_rate"])
+            stage.average.load_state_dict(resumed["average"])
             stage.epoch_train_s = resumed["epoch_train_s"]
         row = stage.row
         self.log("stage", stage=index, name=row.name, epochs=row.epochs, crop=stage.geometry.crop, bn=row.bn,
@@ -194,6 +195,7 @@ class Run:
             f"{errors['top1']:5.2f} %  top-5 {errors['top5']:5.2f} %  {speed:,.0f} img/s")  # fmt: skip
         stage.epoch_train_s = 0.0
         if last:
+            stage.average.hand_over()
             self.world.from_first(lambda: self._keep_stage_end(stage))
         self._save(position, None if last else stage, errors["top1"])
         self.world.meet()  # the first process may have waited for its disk
@@ -208,11 +210,13 @@ class Run:
 
     def _save(self, position: Position, stage: StageRun | None, error: float | None = None) -> None:
         """A checkpoint; with the stage's optimiser where the stage goes on, without at its border."""
-        state: dict = {"network": self.network.state_dict(), "images_seen": self.images_seen}
+        judged = self.network if stage is None else stage.average.network
+        state: dict = {"network": judged.state_dict(), "images_seen": self.images_seen}
         if stage is not None:
             state["stage"] = {
                 "step": stage.step.state_dict(),
                 "learning_rate": stage.learning_rate.state_dict(),
+                "average": stage.average.state_dict(),
                 "epoch_train_s": stage.train_s,
             }
         with self.clock("checkpoint"):

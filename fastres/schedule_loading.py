@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fastres.errors import FastresError, UsageError
-from fastres.schedule_types import Schedule
+from fastres.schedule_types import LR_POLICIES, Schedule
 from fastres.schedules import SCHEDULES
 
 # One name for several settings: --set views.jitter=0.2 is the strength of all three.
@@ -93,11 +93,14 @@ def _replace_at(node: Any, keys: list[str], text: str, path: str) -> Any:
         settable = [name for name in known if name not in ("name", "expected")]
         raise UsageError(f"--set {path}: {key!r} is not known{_nearest(key, settable)}; known: {', '.join(settable)}")
     current = getattr(node, key)
+    if key == "lr_policy" and not rest and text in LR_POLICIES:
+        return dataclasses.replace(node, lr_policy=LR_POLICIES[text]())
     nested = dataclasses.is_dataclass(current) or (isinstance(current, tuple) and current and _fields(current[0]))
     if rest and not nested:
         raise UsageError(f"--set {path}: {key!r} has no parts, expected {key}=VALUE")
     if nested and not rest:
         parts = ", ".join(_fields(current)) if dataclasses.is_dataclass(current) else f"0 to {len(current) - 1}"
+        parts += f", or one of {', '.join(LR_POLICIES)}" if key == "lr_policy" else ""
         raise UsageError(f"--set {path} names a group, expected one of its parts: {parts}")
     value = _replace_at(current, rest, text, path) if rest else _parse(text, _field_type(node, key), path)
     return dataclasses.replace(node, **{key: value})
@@ -112,6 +115,8 @@ def _parse(text: str, kind: Any, path: str) -> Any:
         return _parse(text, next(a for a in arguments if a is not type(None)), path)
     if origin is tuple:
         return tuple(part.strip() for part in text.split(",") if part.strip())
+    if origin is dict:
+        return {key: _parse(value, arguments[1], path) for key, value in _pairs(text, path)}
     if kind is bool:
         if text.lower() not in ("true", "false"):
             raise UsageError(f"--set {path}={text}: expected true or false")
@@ -127,6 +132,15 @@ def _parse(text: str, kind: Any, path: str) -> Any:
             raise UsageError(f"--set {path}={text}: expected a finite number")
         return value
     return text
+
+
+def _pairs(text: str, path: str) -> list[tuple[str, str]]:
+    """`a:1,b:2` as pairs."""
+    pairs = [part.partition(":") for part in text.split(",") if part.strip()]
+    for name, colon, value in pairs:
+        if not (name.strip() and colon and value.strip()):
+            raise UsageError(f"--set {path}={text}: expected PATTERN:NUMBER,... such as conv1.*:0.1,fc.*:2")
+    return [(name.strip(), value.strip()) for name, _, value in pairs]
 
 
 def _fields(node: Any) -> list[str]:

@@ -108,16 +108,42 @@ class WarmupCosine:
 
 
 @dataclass(frozen=True, kw_only=True)
+class OneCycle:
+    """Up to the highest rate and down again over the whole stage, by half cosines, set anew before every step.
+
+    Smith's one-cycle rule as torch.optim.lr_scheduler.OneCycleLR has it, without its cycle of the momentum.
+
+    warmup  share of the stage's steps on the way up
+    start   first rate, as a share of the highest one (the stage's `lr`)
+    end     last rate, likewise
+    """
+
+    warmup: float = 0.3
+    start: float = 0.04
+    end: float = 0.0001
+
+    def __post_init__(self) -> None:
+        _check(0 <= self.warmup < 1, "lr_policy.warmup", self.warmup, "0 or more and below 1")
+        _check(0 < self.start <= 1, "lr_policy.start", self.start, "more than 0, at most 1")
+        _check(0 < self.end <= 1, "lr_policy.end", self.end, "more than 0, at most 1")
+
+
+LR_POLICIES = {policy.__name__: policy for policy in (Plateau, WarmupCosine, OneCycle)}
+
+
+@dataclass(frozen=True, kw_only=True)
 class Stage:
     """One row of a schedule.
 
-    name      what logs and pictures call it
-    epochs    passes over the training images
-    train     patterns of the parameters that learn (`fc.*`, `*`); one that matches nothing is an error
-    upscale   4: 64-pixel images are scaled to 256 and cropped to 224; 1: cropped to 56
-    surgery   done before the stage, in order: `fc` (new head), `stem:torch7` and its kin (new first layer)
-    bn        what frozen BatchNorms do: frozen, recalibrated or batch (see model/freeze.py)
-    lr        first learning rate of the stage; None: optimizer.lr
+    name        what logs and pictures call it
+    epochs      passes over the training images
+    train       patterns of the parameters that learn (`fc.*`, `*`); one that matches nothing is an error
+    upscale     4: 64-pixel images are scaled to 256 and cropped to 224; 1: cropped to 56
+    surgery     done before the stage, in order: `fc` (new head), `stem:torch7` and its kin (new first layer)
+    bn          what frozen BatchNorms do: frozen, recalibrated or batch (see model/freeze.py)
+    lr          learning rate of the stage, as its policy takes it; None: optimizer.lr
+    lr_factors  per-layer rates: the first pattern that a parameter's name matches multiplies its rate; no match: 1;
+                a pattern that decides over nothing is an error. In --set: stages.1.lr_factors=conv1.*:0.1,layer1.*:0.5
     """
 
     name: str
@@ -127,6 +153,7 @@ class Stage:
     surgery: tuple[str, ...] = ()
     bn: str = "frozen"
     lr: float | None = None
+    lr_factors: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         _check(self.epochs >= 1, f"epochs of stage {self.name}", self.epochs, "1 or more")
@@ -134,6 +161,8 @@ class Stage:
         _check(len(self.train) > 0, f"train of stage {self.name}", self.train, "at least one pattern")
         _check(self.bn in BN_RULES, f"bn of stage {self.name}", self.bn, "one of " + ", ".join(BN_RULES))
         _check(self.lr is None or self.lr > 0, f"lr of stage {self.name}", self.lr, "more than 0")
+        for pattern, factor in self.lr_factors.items():
+            _check(factor > 0, f"lr_factors of {pattern} in stage {self.name}", factor, "more than 0")
         for operation in self.surgery:
             _check(
                 operation in SURGERIES, f"surgery of stage {self.name}", operation, "one of " + ", ".join(SURGERIES)
@@ -150,6 +179,8 @@ class Schedule:
     batch_size  images per optimiser step, over all processes
     step        how a step is run: eager, plain (nothing folded, the reference), compiled, captured (CUDA graph) or
                 auto; see engine/steps.py
+    label_smoothing  share of each label that is spread over all classes in the training loss; 0: none
+    ema         decay a step of a running average of the weights, which is then what is validated and kept; 0: none
     expected    what the paper reports, errors in %, by name; empty where it reports nothing. Names are "METHOD top1",
                 "METHOD top5" and "METHOD test top1" with a method of scoring.METHODS for the end of the last stage;
                 "first-epoch centre top1" for its first epoch; "at least centre top1" for a bound that it stays above
@@ -163,8 +194,10 @@ class Schedule:
     batch_size: int = 256
     step: str = "auto"
     optimizer: Optimizer = field(default_factory=Optimizer)
-    lr_policy: Plateau | WarmupCosine = field(default_factory=Plateau)
+    lr_policy: Plateau | WarmupCosine | OneCycle = field(default_factory=Plateau)
     views: ViewSettings = field(default_factory=ViewSettings)
+    label_smoothing: float = 0.0
+    ema: float = 0.0
     expected: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -172,6 +205,8 @@ class Schedule:
         _check(self.width >= 1, "width", self.width, "1 or more")
         _check(self.batch_size >= 1, "batch_size", self.batch_size, "1 or more")
         _check(self.step in STEPS, "step", self.step, "one of " + ", ".join(STEPS))
+        _check(0 <= self.label_smoothing < 1, "label_smoothing", self.label_smoothing, "0 or more and below 1")
+        _check(0 <= self.ema < 1, "ema", self.ema, "0 or more and below 1")
         _check(len(self.stages) >= 1, "stages", self.stages, "at least one")
 
     @property

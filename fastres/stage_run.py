@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fastres import views
+from fastres.engine.average import weight_average
 from fastres.engine.learning_rate import learning_rate
-from fastres.engine.optimizer import sgd
+from fastres.engine.stage_step import first_rate, learning_tensors, stage_step
 from fastres.engine.steps import step_kind
 from fastres.geometry import Geometry
-from fastres.model.freeze import set_trainable, training_mode
+from fastres.model.freeze import training_mode
 from fastres.track.clock import Rate
 from fastres.views.draw import epoch_order
 
@@ -29,14 +30,12 @@ class StageRun:
         self.run, self.index, self.row = run, index, schedule.stages[index]
         self.geometry = Geometry(run.manifest.side, self.row.upscale)
         self.steps_per_epoch = math.ceil(len(run.train) / schedule.batch_size)
-        learning = set_trainable(run.network, self.row.train)
-        self.learning = len(learning)
-        training_mode(run.network, self.row)  # the step's form of the network depends on it
-        lr = self.row.lr or schedule.optimizer.lr
+        kind = run.world.step_class(step_kind(schedule.step), run.sync_bn)
+        self.step = stage_step(run.network, self.row, schedule, run.precision, kind)
+        self.learning = learning_tensors(self.step)
+        lr = first_rate(self.row, schedule)
         self.learning_rate = learning_rate(schedule.lr_policy, lr, self.steps_per_epoch, self.row.epochs)
-        optimizer = sgd(learning, schedule.optimizer, lr)
-        step = run.world.step_class(step_kind(schedule.step), run.sync_bn)
-        self.step = step(run.network, optimizer, run.precision)
+        self.average = weight_average(run.network, schedule.ema)
         self.rate = Rate()
         self.epoch_train_s = 0.0  # of the epoch's steps so far, those before a resume included
         self._since: float | None = None

@@ -61,6 +61,7 @@ def train_epoch(run: Run, stage: StageRun, epoch: int, stop: StopRequest) -> Non
         progress.update(0, **run.last_error)
         for step, batch in enumerate(batches, start=first):
             stage.step(batch, plan, stage.learning_rate.at(epoch * stage.steps_per_epoch + step))
+            stage.average.update()
             stage.rate.step(batch.step_images)
             run.step_done(stage, epoch, step + 1, batch.step_images, progress)
             if stop.agreed():
@@ -74,7 +75,8 @@ def validate_epoch(run: Run, stage: StageRun, epoch: int, stop: StopRequest) -> 
     if stop.agreed():
         run.preempt(stage, epoch, stage.steps_per_epoch)
     plan = views.TestPlan(geometry=stage.geometry, settings=run.schedule.views, dtype=run.precision.dtype)
-    scores = score(run.network, run.val, plan, run.precision, label="validation", world=run.world)
+    network = stage.average.network
+    scores = score(network, run.val, plan, run.precision, label="validation", world=run.world)
     labels = run.val.labels.cpu()
     errors = scoring.top_errors(scores[:, 0].double(), labels)
     loss = torch.nn.functional.cross_entropy(scores[:, 0], labels).item()

@@ -14,13 +14,11 @@ from fastres import views
 from fastres.bench import harness, output, step_peers
 from fastres.bench.harness import Contender
 from fastres.data.resident import Batch
-from fastres.engine.optimizer import sgd
 from fastres.engine.precision import CHOICES, Precision, choose_device, choose_precision
-from fastres.engine.steps import STEPS
+from fastres.engine.stage_step import stage_step
 from fastres.geometry import Geometry
-from fastres.model.freeze import set_trainable, training_mode
 from fastres.model.network import Architecture, build
-from fastres.schedule_types import Optimizer, Stage, ViewSettings
+from fastres.schedule_types import Schedule, Stage, ViewSettings
 
 BATCHES = 4  # distinct batches in memory, taken in turn
 CLASSES = 200
@@ -107,9 +105,7 @@ class _Data:
 
 def _ours(mode, kind, architecture, stage, data: _Data, precision: Precision) -> Contender:
     network = build(architecture).to(precision.device, memory_format=torch.channels_last)
-    learning = set_trainable(network, stage.train)
-    training_mode(network, stage)
-    step = STEPS[kind](network, sgd(learning, Optimizer(), 1e-3), precision)
+    step = stage_step(network, stage, Schedule(name="bench", stages=(stage,), step=kind), precision)
 
     def run(count: int) -> int:
         for i in range(count):

@@ -24,8 +24,8 @@ class CapturedStep(EagerStep):
     host's). MachineError otherwise.
     """
 
-    def __init__(self, network, optimizer: torch.optim.Optimizer, precision) -> None:
-        super().__init__(network, optimizer, precision)
+    def __init__(self, network, optimizer: torch.optim.Optimizer, precision, *loss) -> None:
+        super().__init__(network, optimizer, precision, *loss)
         device = network.fc.weight.device
         if not isinstance(optimizer, torch.optim.SGD):
             raise MachineError("step captured: needs torch's SGD, whose rate can be a tensor; drop optimizer.impl=apex")
@@ -35,7 +35,7 @@ class CapturedStep(EagerStep):
                 "use --set step=eager"
             )
         self._network = network
-        self._lr = torch.zeros((), device=device)
+        self._lr = [torch.zeros((), device=device) for _ in optimizer.param_groups]
         self._static: Batch | None = None
         self._graph: torch.cuda.CUDAGraph | None = None
 
@@ -54,7 +54,8 @@ class CapturedStep(EagerStep):
         self._static.rows.copy_(batch.rows)
         self._static.labels.copy_(batch.labels)
         self._static.ids.copy_(batch.ids)
-        self._lr.fill_(lr)
+        for rate, group in zip(self._lr, self.optimizer.param_groups, strict=True):
+            rate.fill_(lr * group["factor"])
         self._graph.replay()
         self._images += len(batch.ids)
 
@@ -70,8 +71,8 @@ class CapturedStep(EagerStep):
     def _record(self, batch: Batch, plan: views.TrainPlan) -> None:
         """Warm up on a side stream, put everything back as it was, then record."""
         self._static = Batch(batch.images, batch.rows.clone(), batch.labels.clone(), batch.ids.clone())
-        for group in self.optimizer.param_groups:
-            group["lr"] = self._lr  # fused SGD reads a tensor's value at replay
+        for rate, group in zip(self._lr, self.optimizer.param_groups, strict=True):
+            group["lr"] = rate  # fused SGD reads a tensor's value at replay
         self._make_momentum()
         before = self._snapshot()
         stream = torch.cuda.Stream()

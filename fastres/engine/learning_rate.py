@@ -3,7 +3,7 @@
 import math
 from typing import Protocol
 
-from fastres.schedule_types import Plateau, WarmupCosine
+from fastres.schedule_types import OneCycle, Plateau, WarmupCosine
 
 
 class LearningRate(Protocol):
@@ -20,10 +20,14 @@ class LearningRate(Protocol):
     def load_state_dict(self, state: dict) -> None: ...
 
 
-def learning_rate(policy: Plateau | WarmupCosine, start: float, steps_per_epoch: int, epochs: int) -> LearningRate:
-    """The stage's rate; every stage starts anew."""
+def learning_rate(
+    policy: Plateau | WarmupCosine | OneCycle, start: float, steps_per_epoch: int, epochs: int
+) -> LearningRate:
+    """The stage's rate; every stage starts anew. `start`: the first rate of Plateau, the highest of the others."""
     if isinstance(policy, Plateau):
         return PlateauRate(policy, start)
+    if isinstance(policy, OneCycle):
+        return OneCycleRate(policy, start, steps_per_epoch * epochs)
     return CosineRate(policy, start, steps_per_epoch, epochs)
 
 
@@ -79,3 +83,33 @@ class CosineRate:
         return {}
 
     def load_state_dict(self, state: dict) -> None: ...
+
+
+class OneCycleRate:
+    """Half a cosine up to the highest rate, half a cosine down, over all of the stage's steps. Stateless.
+
+    As torch's OneCycleLR counts: the peak is at step warmup * steps - 1, the lowest rate at the very last step.
+    """
+
+    def __init__(self, policy: OneCycle, highest: float, steps: int) -> None:
+        self.policy, self.highest = policy, highest
+        self.last = steps - 1
+        self.peak = max(policy.warmup * steps - 1, 0.0)
+
+    def at(self, step: int) -> float:
+        if step <= self.peak and self.peak > 0:
+            return self.highest * _half_cosine(self.policy.start, 1.0, step / self.peak)
+        done = (step - self.peak) / (self.last - self.peak) if self.last > self.peak else 0.0
+        return self.highest * _half_cosine(1.0, self.policy.end, done)
+
+    def after_epoch(self, error: float) -> None: ...
+
+    def state_dict(self) -> dict:
+        return {}
+
+    def load_state_dict(self, state: dict) -> None: ...
+
+
+def _half_cosine(a: float, b: float, done: float) -> float:
+    """From a at done = 0 to b at done = 1."""
+    return b + (a - b) * 0.5 * (1.0 + math.cos(math.pi * done))

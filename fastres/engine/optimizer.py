@@ -1,24 +1,50 @@
 """The rule that updates what learns."""
 
+from fnmatch import fnmatchcase
+
 import torch
 from torch import nn
 
-from fastres.errors import MachineError
-from fastres.schedule_types import Optimizer
+from fastres.errors import MachineError, UsageError
+from fastres.schedule_types import Optimizer, Stage
 
 
-def sgd(parameters: list[nn.Parameter], settings: Optimizer, lr: float) -> torch.optim.Optimizer:
+def groups_of(network: nn.Module, stage: Stage) -> list[dict]:
+    """What learns, in groups of one `factor`: a group's rate is the stage's times it. `network` is frozen already.
+
+    A parameter's factor is that of the first pattern of `stage.lr_factors` that its name matches, else 1. UsageError
+    for a pattern that decides over nothing.
+    """
+    groups: dict[float, list[nn.Parameter]] = {}
+    idle = set(stage.lr_factors)
+    for name, parameter in network.named_parameters():
+        if parameter.requires_grad:
+            pattern = next((p for p in stage.lr_factors if fnmatchcase(name, p)), None)
+            idle.discard(pattern)
+            groups.setdefault(stage.lr_factors[pattern] if pattern else 1.0, []).append(parameter)
+    if idle:
+        raise UsageError(
+            f"stage {stage.name}: lr_factors pattern {sorted(idle)[0]!r} decides over no learning parameter; the stage "
+            f"trains {', '.join(stage.train)}, and the first pattern that matches counts"
+        )
+    return [{"params": parameters, "factor": factor} for factor, parameters in groups.items()]
+
+
+def sgd(parameters: list[nn.Parameter] | list[dict], settings: Optimizer, lr: float) -> torch.optim.Optimizer:
     """SGD as fb.resnet.torch: Nesterov momentum, no dampening, decay on everything that learns.
+
+    `parameters`: groups as groups_of makes them, or what all learns at one rate.
 
     torch's fused kernel on a GPU, its foreach one on a CPU; apex's FusedSGD where `optimizer.impl` asks for it
     (MachineError where apex is not built or there is no GPU).
     """
     rule = {"lr": lr, "momentum": settings.momentum, "nesterov": settings.nesterov}
     rule["weight_decay"] = settings.weight_decay
-    on_gpu = parameters[0].is_cuda
+    groups = parameters if isinstance(parameters[0], dict) else [{"params": parameters, "factor": 1.0}]
+    on_gpu = groups[0]["params"][0].is_cuda
     if settings.impl == "apex":
-        return _apex_sgd()(parameters, **rule)
-    optimizer = torch.optim.SGD(parameters, **rule, fused=on_gpu or None, foreach=None if on_gpu else True)
+        return _apex_sgd()(groups, **rule)
+    optimizer = torch.optim.SGD(groups, **rule, fused=on_gpu or None, foreach=None if on_gpu else True)
     if on_gpu:
         start_momentum(optimizer)
     return optimizer

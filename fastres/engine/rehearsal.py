@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from fastres.engine.optimizer import groups_of
 from fastres.errors import UsageError
 from fastres.geometry import Geometry
 from fastres.model.freeze import set_trainable
@@ -21,8 +22,9 @@ IMAGENET_CLASSES = 1000
 def rehearse(schedule: Schedule, classes: int, side: int) -> list[Architecture]:
     """The network of every stage, for data of `classes` classes and `side` pixels.
 
-    UsageError for a pattern that matches nothing, a stem replaced twice, a head that does not fit the data, or a layer
-    whose output changes its side; DataError for a weights file that is missing, damaged or of another network.
+    UsageError for a pattern (of what learns, of its rates) that matches nothing, a stem replaced twice, a head that
+    does not fit the data, or a layer whose output changes its side; DataError for a weights file that is missing,
+    damaged or of another network.
     """
     with torch.device("meta"):
         network = build(starting_point(schedule, classes))
@@ -40,6 +42,7 @@ def rehearse(schedule: Schedule, classes: int, side: int) -> list[Architecture]:
                 "classes; add surgery 'fc' to it or to a stage before it"
             )
         set_trainable(network, stage.train)
+        groups_of(network, stage)
         found.append(describe(network.state_dict()))
     return found
 

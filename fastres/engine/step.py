@@ -12,6 +12,8 @@ from fastres.engine.guard import guarded_update
 from fastres.engine.precision import Precision
 from fastres.model.fold import StageNetwork
 
+Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]  # logits f32 [B, C], labels i64 [B] -> mean over B, f32 []
+
 
 class EagerStep:
     """batch -> views -> forward -> loss -> backward -> update, op by op. Reads nothing back from the device.
@@ -19,9 +21,15 @@ class EagerStep:
     The network is run in the form its stage allows (model/fold.py): frozen layers folded, frozen prefix forward-only.
     """
 
-    def __init__(self, network: ResNet, optimizer: torch.optim.Optimizer, precision: Precision) -> None:
-        """`network` is frozen as its stage says and in its training mode; it must not be changed afterwards."""
-        self.optimizer, self.precision = optimizer, precision
+    def __init__(
+        self, network: ResNet, optimizer: torch.optim.Optimizer, precision: Precision,
+        loss: Loss = functional.cross_entropy,
+    ) -> None:  # fmt: skip
+        """`network` is frozen as its stage says and in its training mode; it must not be changed afterwards.
+
+        Each group of `optimizer` has its `factor`, as optimizer.py makes them.
+        """
+        self.optimizer, self.precision, self.loss = optimizer, precision, loss
         self.forward = self._form(network)
         self.scaler = precision.scaler()
         self._guarded_update = guarded_update(optimizer, self.scaler)
@@ -37,7 +45,7 @@ class EagerStep:
     def __call__(self, batch: Batch, plan: views.TrainPlan, lr: float) -> None:
         """One update from `batch` at rate `lr`."""
         for group in self.optimizer.param_groups:
-            group["lr"] = lr
+            group["lr"] = lr * group["factor"]
         size = len(batch.ids)
         x = views.apply(batch.images, batch.rows, batch.ids, plan, out=self._inputs.get(size))
         self._inputs[size] = x
@@ -49,7 +57,7 @@ class EagerStep:
         assert x.is_contiguous(memory_format=torch.channels_last), "network input must be channels-last"
         with self.precision.autocast():
             logits = self.forward(x)
-        loss = functional.cross_entropy(logits.float(), labels)
+        loss = self.loss(logits.float(), labels)
         self.optimizer.zero_grad(set_to_none=True)
         summed, loss = self._weigh(loss, len(labels))
         self._loss_sum += summed

@@ -1,10 +1,6 @@
 """Which step a run takes, by the names of schedule_types.STEPS; chosen before the loop starts."""
 
-import torch
-from torchvision.models.resnet import ResNet
-
 from fastres.engine.captured import CapturedStep
-from fastres.engine.precision import Precision
 from fastres.engine.step import CompiledStep, EagerStep, PlainStep
 
 STEPS = {"eager": EagerStep, "plain": PlainStep, "compiled": CompiledStep, "captured": CapturedStep}
@@ -13,10 +9,3 @@ STEPS = {"eager": EagerStep, "plain": PlainStep, "compiled": CompiledStep, "capt
 def step_kind(name: str) -> type[EagerStep]:
     """`auto` is eager: on CPUs compiling was slower, and on GPUs nothing has been measured yet."""
     return STEPS["eager" if name == "auto" else name]
-
-
-def choose_step(
-    name: str, network: ResNet, optimizer: torch.optim.Optimizer, precision: Precision
-) -> EagerStep:
-    """A step of one process; stage_run.py makes those of several."""
-    return step_kind(name)(network, optimizer, precision)

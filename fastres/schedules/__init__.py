@@ -2,11 +2,21 @@
 
     python -m fastres.train --schedule NAME
 
-paper.py has every system of the paper, small.py the small world. A schedule is a literal table of stages, a variant is
-`replace(PAPER, ...)`, derived numbers are computed elsewhere. Every schedule is complete: stages that two have in
-common are trained once with `--start-from`. Write your own in a file that defines SCHEDULE and pass its path as NAME.
+paper.py has every system of the paper, beyond.py what it left open, small.py the small world. A schedule is a literal
+table of stages, a variant is `replace(PAPER, ...)`, derived numbers are computed elsewhere. Every schedule is complete:
+stages that two have in common are trained once with `--start-from`. Write your own in a file that defines SCHEDULE and
+pass its path as NAME.
 """
 
+from fastres.schedules.beyond import (
+    ANTIALIAS,
+    CONV1_BATCH,
+    CONV1_FROZEN,
+    GRADUAL,
+    MODERN,
+    PER_LAYER_LR,
+    TORCH7_RAW,
+)
 from fastres.schedules.paper import (
     CONV1_BLANK,
     CONV1_NAIVE,
@@ -21,6 +31,8 @@ from fastres.schedules.small import DEMO, SMALL_WORLD_PRETRAIN, SMALL_WORLD_PRET
 
 SYSTEMS = (NAIVE_FC, FEATURE_EXTRACTOR, FEATURE_EXTRACTOR_50, INITIALIZED_FC, PAPER, CONV1_NAIVE, CONV1_BLANK,
            FROM_SCRATCH)  # fmt: skip
-SCHEDULES = {s.name: s for s in (*SYSTEMS, DEMO, SMALL_WORLD_PRETRAIN, SMALL_WORLD_PRETRAIN_50)}
+BEYOND = (TORCH7_RAW, ANTIALIAS, CONV1_FROZEN, CONV1_BATCH, PER_LAYER_LR, GRADUAL, MODERN)
+SCHEDULES = {s.name: s for s in (*SYSTEMS, *BEYOND, DEMO, SMALL_WORLD_PRETRAIN, SMALL_WORLD_PRETRAIN_50)}
 
-__all__ = ["DEMO", "PAPER", "SCHEDULES", "SMALL_WORLD_PRETRAIN", "SMALL_WORLD_PRETRAIN_50", "SYSTEMS", "small_world"]
+__all__ = ["BEYOND", "DEMO", "PAPER", "SCHEDULES", "SMALL_WORLD_PRETRAIN", "SMALL_WORLD_PRETRAIN_50", "SYSTEMS",
+           "small_world"]

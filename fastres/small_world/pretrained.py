@@ -17,12 +17,11 @@ from PIL import Image
 from fastres import views
 from fastres.data.resident import Batch
 from fastres.engine.learning_rate import learning_rate
-from fastres.engine.optimizer import sgd
 from fastres.engine.precision import Precision
+from fastres.engine.stage_step import stage_step
 from fastres.engine.step import PlainStep
 from fastres.errors import DataError, run_command
 from fastres.geometry import Geometry
-from fastres.model.freeze import set_trainable, training_mode
 from fastres.model.network import Architecture, build
 from fastres.model.weights import SHIPPED
 from fastres.schedules import SMALL_WORLD_PRETRAIN
@@ -47,10 +46,8 @@ def first_losses(steps: int = STEPS) -> list[float]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(SEED)
         network = build(Architecture(schedule.arch, schedule.width, SOURCE.classes))
-    learning = set_trainable(network, stage.train)
-    training_mode(network, stage)
     rate = learning_rate(schedule.lr_policy, schedule.optimizer.lr, -(-count // batch_size), stage.epochs)
-    step = PlainStep(network, sgd(learning, schedule.optimizer, rate.at(0)), Precision("fp32", torch.device("cpu")))
+    step = stage_step(network, stage, schedule, Precision("fp32", torch.device("cpu")), PlainStep)
     plan = views.TrainPlan(
         geometry=Geometry(SOURCE.side, stage.upscale), settings=schedule.views, seed=SEED, stage=0, epoch=1
     )

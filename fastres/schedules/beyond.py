@@ -1,0 +1,67 @@
+"""Beyond the paper: what its section 6 asks for, and what it leaves open. All of them are 32 epochs, as `paper` is.
+
+None has a figure in the paper, and none has been run on the real data. Each changes one thing about `paper`, and shares
+with it every stage before that (`train --start-from`); `modern` changes the recipe and nothing of the stages.
+"""
+
+from dataclasses import replace
+
+from fastres.schedule_types import OneCycle, Schedule, Stage
+from fastres.schedules.paper import PAPER
+
+
+def _with_stages(name: str, **changed: Stage) -> Schedule:
+    """`paper` under another name, the stages called `changed` replaced; "all-56" is written all_56."""
+    rows = {key.replace("_", "-"): stage for key, stage in changed.items()}
+    return replace(PAPER, name=name, stages=tuple(rows.get(row.name, row) for row in PAPER.stages), expected={})
+
+
+_FC, _ALL, _CONV1, _ALL_56 = PAPER.stages
+
+# The new stem's filters. `paper` scales them as Torch7 does and gives each one measured gain.
+TORCH7_RAW = _with_stages("torch7-raw", conv1=replace(_CONV1, surgery=("stem:torch7-raw",)))  # without it: section 3.4
+ANTIALIAS = _with_stages("antialias", conv1=replace(_CONV1, surgery=("stem:antialias",)))  # every one of 49 taps counts
+
+# What the BatchNorms do while the new stem learns. `paper` re-estimates their statistics, then leaves them alone.
+CONV1_FROZEN = _with_stages("conv1-frozen", conv1=replace(_CONV1, bn="frozen"))  # the old stem's statistics
+CONV1_BATCH = _with_stages("conv1-batch", conv1=replace(_CONV1, bn="batch"))  # the batch's: Torch7's training()
+
+# "A strongly varying set of individual learning rates for each layer" (section 6): half the rate for every step away
+# from what was replaced: the head before size adaptation, the head and the stem after it.
+PER_LAYER_LR = _with_stages(
+    "per-layer-lr",
+    all=replace(
+        _ALL, lr_factors={"fc.*": 1.0, "layer4.*": 0.5, "layer3.*": 0.25, "layer2.*": 0.125, "*": 0.0625},
+    ),
+    all_56=replace(
+        _ALL_56, lr_factors={"layer1.*": 0.5, "layer2.*": 0.25, "layer3.*": 0.25, "layer4.*": 0.5, "*": 1.0},
+    ),
+)  # fmt: skip
+
+# "Staged freezing of layers while finetuning" (section 6): released from the head down, in the epochs of `all`.
+GRADUAL = replace(
+    PAPER,
+    name="gradual",
+    stages=(
+        _FC,
+        Stage(name="from layer4", epochs=3, train=("layer4.*", "fc.*"),             upscale=4),
+        Stage(name="from layer3", epochs=3, train=("layer3.*", "layer4.*", "fc.*"), upscale=4),
+        Stage(name="all",         epochs=4, train=("*",),                           upscale=4),
+        _CONV1,
+        _ALL_56,
+    ),
+    expected={},
+)  # fmt: skip
+
+# A recipe of ten years later on the same stages and epochs, so of equal compute: one cycle of the rate in each stage,
+# smoothed labels, averaged weights, twice the batch at twice the rate that linear scaling gives. Chosen, not searched.
+MODERN = replace(
+    PAPER,
+    name="modern",
+    batch_size=512,
+    optimizer=replace(PAPER.optimizer, lr=0.04),
+    lr_policy=OneCycle(warmup=0.3, start=0.04, end=0.0001),
+    label_smoothing=0.1,
+    ema=0.99,
+    expected={},
+)
