@@ -8,7 +8,7 @@ import pytest
 
 from fastres.errors import UsageError
 from fastres.model.network import Architecture
-from fastres.schedules import PAPER, SCHEDULES, SYSTEMS
+from fastres.schedules import BEYOND, PAPER, SCHEDULES, SYSTEMS
 from fastres.small_world.classes import wnids
 from fastres.study import small, work
 from fastres.study.claims import CLAIMS, judge
@@ -58,7 +58,7 @@ def test_every_system_of_a_full_study_has_a_place_in_a_table_and_a_figure():
     from fastres.study.curves import FIGURES
 
     drawn = {name for figure in FIGURES for name in figure.systems}
-    assert {schedule.name for schedule in SYSTEMS} <= drawn
+    assert {schedule.name for schedule in (*SYSTEMS, *BEYOND)} <= drawn
     assert {name for claim in CLAIMS for name, _ in (claim.lower, claim.higher)} <= set(SCHEDULES)
 
 
@@ -168,8 +168,8 @@ def test_the_50_layer_net_is_made_once(tmp_path, monkeypatch):
 
 
 def test_every_system_has_a_counterpart_with_a_50_layer_net():
-    found = small.counterparts(list(SYSTEMS), 0.5, {"resnet50": "net.safetensors"})
-    assert [s.name for s in found] == [f"{s.name}-small" for s in SYSTEMS]
+    found = small.counterparts([*SYSTEMS, *BEYOND], 0.5, {"resnet50": "net.safetensors"})
+    assert [s.name for s in found] == [f"{s.name}-small" for s in (*SYSTEMS, *BEYOND)]
     assert small.needs_50(list(SYSTEMS)) and not small.needs_50([PAPER])
 
 

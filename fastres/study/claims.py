@@ -100,7 +100,8 @@ def _judge(claim: Claim, systems: dict[str, list[Trained]], wrong: tuple[str, di
         return Verdict(claim, "not measured", lower, higher)
     difference = higher.mean - lower.mean
     if claim.lower[1] == "epochs to settle":
-        return Verdict(claim, "agrees" if difference > 0 else "disagrees", lower, higher)
+        word = "agrees" if difference > 0 else "disagrees" if difference < 0 else "open"
+        return Verdict(claim, word, lower, higher)
     system, by_image = wrong
     if {claim.lower[0], claim.higher[0]} == {system} and low in by_image and high in by_image:
         apart = 100.0 * (by_image[high] - by_image[low])

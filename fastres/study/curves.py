@@ -40,7 +40,7 @@ FIGURES = (
     ),
     CurveFigure(
         "first layer", "Other ways to make and train the first layer",
-        ("paper", "conv1-frozen", "conv1-batch", "conv1-torch7-raw", "conv1-pullback"),
+        ("paper", "torch7-raw", "antialias", "pullback", "conv1-frozen", "conv1-batch"),
         "Nothing: it has neither what BatchNorm does while the first layer learns, nor other inits of it.", least=2,
     ),
     CurveFigure(

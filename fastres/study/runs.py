@@ -1,6 +1,5 @@
 """What lies in run folders, as the study's tables and figures need it. Reads files only; nothing is trained."""
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,10 +8,11 @@ import numpy as np
 
 from fastres.errors import DataError
 from fastres.model.weights import read_metadata
-from fastres.schedules import SYSTEMS
+from fastres.schedules import BEYOND, SYSTEMS
 from fastres.small_world.classes import wnids
 from fastres.study.compute import stage_flop
 from fastres.track.log import read_log
+from fastres.track.run_dir import read_object
 
 SMALL = "-small"  # ends the names of the small world's schedules
 ALIASES = {"demo": "paper"}  # the demo is the paper's schedule on the small world
@@ -76,13 +76,10 @@ def read_runs(folders: Iterable[Path]) -> list[Trained]:
 
 
 def _read(folder: Path) -> Trained:
-    try:
-        config = json.loads((folder / "config.json").read_bytes())
-    except (OSError, ValueError) as error:
-        raise DataError(f"{folder}: holds no run ({error}); expected a folder that train wrote") from error
-    summary = {}
-    if (folder / "summary.json").exists():
-        summary = json.loads((folder / "summary.json").read_bytes())
+    config = read_object(folder / "config.json", "pass the folder of another run")
+    if config is None:
+        raise DataError(f"{folder}: holds no config.json, expected a run's folder as train writes it")
+    summary = read_object(folder / "summary.json", "remove it, and train writes it again") or {}
     records, name = read_log(folder / "log.jsonl"), config["schedule"]["name"].removesuffix(SMALL)
     run = Trained(
         folder=folder, name=ALIASES.get(name, name), schedule=config["schedule"], seed=config["seed"],
@@ -122,6 +119,6 @@ def stage_end(folder: Path, index: int) -> Path:
 
 def by_system(runs: list[Trained]) -> dict[str, list[Trained]]:
     """Runs by system, systems in the order of fastres/schedules, others behind them; each sorted by seed."""
-    order = [schedule.name for schedule in SYSTEMS]
+    order = [schedule.name for schedule in (*SYSTEMS, *BEYOND)]
     names = sorted({run.name for run in runs}, key=lambda n: (order.index(n) if n in order else len(order), n))
     return {name: sorted((run for run in runs if run.name == name), key=lambda run: run.seed) for name in names}

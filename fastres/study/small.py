@@ -50,6 +50,13 @@ def pretraining_50(scale: float) -> Schedule:
     return replace(SMALL_WORLD_PRETRAIN_50, stages=(stage,))
 
 
+def note_50(scale: float) -> str:
+    """What a reader must know of the 50-layer row."""
+    had = SMALL_WORLD_PRETRAIN_50.epochs
+    return (f"feature-extractor-50: its 50-layer net was pretrained for {pretraining_50(scale).epochs} epochs of the "
+            f"source world, the shipped 18-layer net for {had}; the row compares these two nets, not 50 layers with 18")
+
+
 def net_50(cache: Path, scale: float, options: list[str], launch: Launch) -> Path:
     """A slim 50-layer net trained on the source world, made once for each world and scale. Returns its weights.
 

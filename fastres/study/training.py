@@ -10,7 +10,7 @@ from fastres.errors import Diverged, UsageError
 from fastres.schedule_file import write_schedule
 from fastres.schedule_loading import load_schedule, override
 from fastres.schedule_types import Schedule
-from fastres.schedules import SYSTEMS
+from fastres.schedules import BEYOND, SYSTEMS
 from fastres.study import small, work
 from fastres.study.compute import stage_flop
 from fastres.study.estimate import as_text, estimate
@@ -32,7 +32,7 @@ class Done:
 def train_all(args: argparse.Namespace) -> Done:
     """Prepare, plan and train: everything between the command line and run folders to report on."""
     names = args.schedules.split(",") if args.schedules else []
-    systems = [load_schedule(name) for name in names] or list(SYSTEMS)
+    systems = [load_schedule(name) for name in names] or [*SYSTEMS, *BEYOND]
     machine = ["--device", args.device, "--precision", args.precision]
     data, weights = args.data or Path("packed"), _weights(args.weights)
     if args.small_world:
@@ -48,10 +48,10 @@ def train_all(args: argparse.Namespace) -> Done:
         return _dry_run(_plan(systems, args, manifest), options)
     for schedule in systems:  # what is wrong with any of them is said before the first one trains
         rehearse(schedule, manifest.num_classes, manifest.side)
-    notes = []
+    notes = [small.note_50(args.scale)] if args.small_world and small.needs_50(systems) and not args.weights else []
     if args.tune:
         found = [tuned(s, args.out / "tune" / s.name, [*options, "--seed", "0"]) for s in systems]
-        systems, notes = [schedule for schedule, _ in found], [note for _, note in found]
+        systems, notes = [schedule for schedule, _ in found], [*notes, *(note for _, note in found)]
     jobs = _plan(systems, args, manifest)
     return _done(work.do_all(jobs, options, work.subprocess_launch), notes)
 

@@ -24,11 +24,12 @@ from fastres.errors import Diverged, MachineError, Preempted, UsageError
 from fastres.study.jobs import Job
 from fastres.study.progress import Overall
 from fastres.track.log import read_log
-from fastres.track.run_dir import differences
+from fastres.track.run_dir import differences, read_object
 
 POLL_S = 0.5
 SHOWN_LINES = 4  # of a failed run's output
 PR_SET_PDEATHSIG = 1  # prctl(2)
+REMEDY = "remove this run folder, and the same command trains it again"
 
 Launch = Callable[[list[str], Path, Callable[[], None]], int]
 
@@ -84,19 +85,18 @@ def state_of(job: Job, options: list[str]) -> tuple[int, str] | None:
     world = World(choose_device(args.device))
     precision = choose_precision(args.precision, world.device)
     ours = json.loads(json.dumps(configuration(args, job.schedule, load_manifest(args.data), precision, world)))
-    try:
-        theirs = json.loads((job.folder / "config.json").read_bytes())
-        summary = json.loads((job.folder / "summary.json").read_bytes())
-    except FileNotFoundError:
+    theirs = read_object(job.folder / "config.json", REMEDY)
+    if theirs is None:
         return None
     if different := differences(theirs, ours):
         raise UsageError(
             f"{job.folder}: holds a run of another configuration; choose another --out, or remove this folder to train "
             "it again:\n  " + "\n  ".join(different[:12])
         )
-    if summary["status"] in ("done", "diverged"):  # the same run would diverge at the same step again
-        return (0, "") if summary["status"] == "done" else (Diverged.exit_code, summary["error"])
-    return None
+    summary = read_object(job.folder / "summary.json", REMEDY) or {}
+    if summary.get("status") == "diverged":  # the same run would diverge at the same step again
+        return Diverged.exit_code, summary["error"]
+    return (0, "") if summary.get("status") == "done" else None
 
 
 def subprocess_launch(arguments: list[str], output: Path, tick: Callable[[], None]) -> int:
