@@ -1,8 +1,13 @@
 """The study end to end on three tiny systems: what it trains, what it says, what it does when stopped."""
 
 import json
+import os
 import re
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from dataclasses import replace
 
 import pytest
@@ -11,7 +16,7 @@ from PIL import Image
 from fastres.errors import run_command
 from fastres.study import __main__ as study_module
 from fastres.study import report, work
-from tests.study_runs import INITIALIZED, NAIVE, PAPER, InProcess, study
+from tests.study_runs import INITIALIZED, NAIVE, PAPER, InProcess, files, study
 
 
 @pytest.fixture(scope="module")
@@ -178,33 +183,54 @@ def test_bad_options_are_exit_2(options, tmp_path, monkeypatch, capsys):
     assert capsys.readouterr().err.startswith("error: ")
 
 
-@pytest.mark.slow
-def test_a_process_of_its_own_is_stopped_and_taken_up_again(packed, tmp_path):
-    """The real launcher: SIGTERM to the study stops training with a checkpoint, and the same command ends it."""
-    import os
-    import signal
-    import subprocess
-    import sys
-    import time
+def test_tune_chooses_each_systems_rate_by_the_search(packed, launch, tmp_path, monkeypatch):
+    """Five rates, one epoch of every stage each; the system is then trained at the best, and the report says so."""
+    pytest.importorskip("optuna")
+    monkeypatch.setattr("fastres.report.draw", lambda run: [])
+    study(packed, tmp_path, "--tune", schedules=(NAIVE,))
+    tried = tmp_path / "out" / "tune" / "naive-fc" / "trials"
+    trials = [json.loads(file.read_text()) for file in tried.glob("*/run/summary.json")]
+    assert len(trials) == 5 and all([stage["epochs"] for stage in trial["stages"]] == [1] for trial in trials)
+    configs = [json.loads(file.read_text()) for file in tried.glob("*/run/config.json")]
+    rates = {config["schedule"]["optimizer"]["lr"] for config in configs}
+    assert sorted(rates) == pytest.approx([0.00125, 0.0025, 0.005, 0.01, 0.02])
+    best = min(trial["stages"][0]["val_top1_err"] for trial in trials)
+    trained = json.loads((tmp_path / "out" / "runs" / "naive-fc-s0" / "config.json").read_text())["schedule"]
+    note = result_of(tmp_path / "out")["notes"][0]
+    assert f"learning rate {trained['optimizer']['lr']:g}, the best of 5" in note and f"{best:.1f} % after" in note
+    assert trained["stages"][0]["epochs"] == 2
 
-    from tests.study_runs import files
 
-    long = replace(NAIVE, stages=(replace(NAIVE.stages[0], epochs=60),))
-    command = [sys.executable, "-m", "fastres.study", "--schedules", files(tmp_path / "given", long), "--data", packed,
-               "--out", tmp_path / "out", "--device", "cpu"]  # fmt: skip
+def kill_after_three_epochs(command, log, number) -> subprocess.Popen:
+    """Start the study, and send it a signal when its run has logged three epochs."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    first = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    log = tmp_path / "out" / "runs" / "naive-fc-s0" / "log.jsonl"
+    first = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
     deadline = time.monotonic() + 120
     while not (log.exists() and log.read_text().count('"epoch"') >= 3) and time.monotonic() < deadline:
         time.sleep(0.05)
-    first.send_signal(signal.SIGTERM)
+    first.send_signal(number)
+    return first
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_process_of_its_own_is_stopped_and_taken_up_again(packed, tmp_path, number):
+    """The real launcher. A stop is handed on; where the study itself is killed, its run stops with a checkpoint."""
+    long = replace(NAIVE, stages=(replace(NAIVE.stages[0], epochs=80),))
+    command = [sys.executable, "-m", "fastres.study", "--schedules", files(tmp_path / "given", long), "--data", packed,
+               "--out", tmp_path / "out", "--device", "cpu"]  # fmt: skip
+    run = tmp_path / "out" / "runs" / "naive-fc-s0"
+    first = kill_after_three_epochs(command, run / "log.jsonl", number)
     _, said = first.communicate(timeout=60)
-    assert first.returncode == 75 and "goes on" in said
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert first.returncode == (75 if number == signal.SIGTERM else -9)
+    assert number == signal.SIGKILL or "goes on" in said
+    deadline = time.monotonic() + 60
+    while not (run / "summary.json").exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert json.loads((run / "summary.json").read_text())["status"] == "preempted"
+    time.sleep(2.0)  # it has said so; now it leaves
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
-    run = json.loads((tmp_path / "out" / "study.json").read_text())["runs"][0]
-    assert [record["epoch_total"] for record in run["epochs"]] == list(range(1, 61))
-    assert "resuming" in (tmp_path / "out" / "runs" / "naive-fc-s0.txt").read_text()
-
-
+    epochs = json.loads((tmp_path / "out" / "study.json").read_text())["runs"][0]["epochs"]
+    assert [record["epoch_total"] for record in epochs] == list(range(1, 81))
+    assert "resuming" in (run.parent / "naive-fc-s0.txt").read_text()

@@ -14,7 +14,7 @@ from fastres.study import small, work
 from fastres.study.claims import CLAIMS, judge
 from fastres.study.compute import stage_flop, training_flop
 from fastres.study.crops import susceptible
-from fastres.study.jobs import plan
+from fastres.study.jobs import Job, plan
 from fastres.study.measures import spread_of
 from fastres.study.record import readme_table, record
 from fastres.study.report import Result
@@ -171,6 +171,29 @@ def test_every_system_has_a_counterpart_with_a_50_layer_net():
     found = small.counterparts([*SYSTEMS, *BEYOND], 0.5, {"resnet50": "net.safetensors"})
     assert [s.name for s in found] == [f"{s.name}-small" for s in (*SYSTEMS, *BEYOND)]
     assert small.needs_50(list(SYSTEMS)) and not small.needs_50([PAPER])
+
+
+def test_time_left_follows_the_arithmetic(monkeypatch, tmp_path, capsys):
+    """Two runs of cost 3 and 1: after the first, which took 30 s, 10 s are left."""
+    from fastres.study import progress
+
+    now = [0.0]
+    monkeypatch.setattr(progress.time, "perf_counter", lambda: now[0])
+    long, short = (Job(PAPER, seed, tmp_path, None, 0, cost) for seed, cost in ((0, 3.0), (1, 1.0)))
+    with progress.Overall([long, short], 2) as overall:
+        overall.begin(long)
+        now[0] = 15.0
+        overall.at([5, 10, 1, 0])  # half of its 32 epochs
+        assert overall.time_left(0.5 * 3 / 4) == "about 25 s left"
+        now[0] = 30.0
+        overall.end(work.Outcome(long, 0))
+        overall.begin(short)
+        now[0] = 300.0
+        overall.end(work.Outcome(short, 5, "the training loss is nan"))
+    said = capsys.readouterr().err
+    assert "2 of 4 runs are done already" in said
+    assert "[3/4] paper, seed 0: done (30 s); about 10 s left" in said
+    assert "[4/4] paper, seed 1: the training loss is nan (270 s); about 0 s left" in said
 
 
 def test_launcher_reports_a_killed_child_as_the_machines_fault(tmp_path, monkeypatch):
