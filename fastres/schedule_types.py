@@ -9,7 +9,7 @@ from typing import Any
 
 from fastres.errors import UsageError
 
-STEM_INITS = ("torch7", "antialias", "torch7-raw", "blank")
+STEM_INITS = ("torch7", "antialias", "torch7-raw", "pullback", "blank")
 SURGERIES = ("fc", *(f"stem:{init}" for init in STEM_INITS))
 STEPS = ("auto", "eager", "plain", "compiled", "captured")
 BN_RULES = ("frozen", "recalibrated", "batch")

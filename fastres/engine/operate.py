@@ -11,6 +11,7 @@ from fastres.data.engines import Split
 from fastres.engine.precision import Precision
 from fastres.geometry import Geometry
 from fastres.model.freeze import recalibrate
+from fastres.model.pullback import pull_back
 from fastres.model.surgery import replace_and_initialise_stem, reset_head
 from fastres.schedule_types import Schedule
 from fastres.views.draw import epoch_order
@@ -67,9 +68,13 @@ def operate(network: ResNet, stage_index: int, theatre: Theatre) -> None:
 def _operate_on_stem(
     network: ResNet, init: str, generator: torch.Generator, stage_index: int, before: int, theatre: Theatre
 ) -> None:
-    after = theatre.schedule.stages[stage_index].upscale
+    after, convention = theatre.schedule.stages[stage_index].upscale, theatre.schedule.views.convention
     replace_and_initialise_stem(
         network, init, generator,
         large=lambda: theatre.inputs(stage_index, before, GAIN_VIEWS, torch.float32),
         small=lambda: theatre.inputs(stage_index, after, GAIN_VIEWS, torch.float32),
+        pull_back=lambda filters: pull_back(
+            filters, theatre.inputs(stage_index, 1, GAIN_VIEWS, torch.float32), side=theatre.side, before=before,
+            after=after, convention=convention,
+        ),
     )  # fmt: skip

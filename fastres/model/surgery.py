@@ -42,14 +42,17 @@ def shrink_filters(filters: torch.Tensor, init: str) -> torch.Tensor:
 
 @torch.no_grad()
 def replace_and_initialise_stem(
-    network: ResNet, init: str, generator: torch.Generator, large: Views, small: Views
-) -> None:
+    network: ResNet, init: str, generator: torch.Generator, large: Views, small: Views,
+    pull_back: Callable[[torch.Tensor], torch.Tensor] | None = None,
+) -> None:  # fmt: skip
     """7x7/2 convolution + max-pool -> 3x3/1 convolution, in place.
 
     init   torch7 or antialias (scaled filters, each with one gain that keeps the standard deviation of its response),
-           torch7-raw (scaled filters as they come, as the paper), or blank (Kaiming, from `generator`)
+           torch7-raw (scaled filters as they come, as the paper), pullback (least squares on the responses, see
+           pullback.py), or blank (Kaiming, from `generator`)
     large, small  make the same training views in the old geometry (224) and the new one (56); called only where
                   a gain is needed
+    pull_back     7x7 filters -> 3x3 filters, for init pullback
 
     The gain is measured, not computed: the plain DC gain 49/9 would be off by 0.97 to 2 times, depending on the filter.
     UsageError if the stem was replaced before.
@@ -63,6 +66,9 @@ def replace_and_initialise_stem(
     if init == "blank":
         fan_out = weight.shape[0] * 9
         weight.copy_(torch.randn(weight.shape, generator=generator) * (2.0 / fan_out) ** 0.5)
+        return
+    if init == "pullback":
+        weight.copy_(pull_back(old))
         return
     weight.copy_(shrink_filters(old, init))
     if before is not None:

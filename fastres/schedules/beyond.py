@@ -21,6 +21,7 @@ _FC, _ALL, _CONV1, _ALL_56 = PAPER.stages
 # The new stem's filters. `paper` scales them as Torch7 does and gives each one measured gain.
 TORCH7_RAW = _with_stages("torch7-raw", conv1=replace(_CONV1, surgery=("stem:torch7-raw",)))  # without it: section 3.4
 ANTIALIAS = _with_stages("antialias", conv1=replace(_CONV1, surgery=("stem:antialias",)))  # every one of 49 taps counts
+PULLBACK = _with_stages("pullback", conv1=replace(_CONV1, surgery=("stem:pullback",)))  # see model/pullback.py
 
 # What the BatchNorms do while the new stem learns. `paper` re-estimates their statistics, then leaves them alone.
 CONV1_FROZEN = _with_stages("conv1-frozen", conv1=replace(_CONV1, bn="frozen"))  # the old stem's statistics
