@@ -169,8 +169,13 @@ def test_same_seed_same_run_and_other_seed_another(packed, tmp_path, finished):
 
 
 def test_it_learns(packed, tmp_path):
-    """Striped blobs of four classes, where chance errs 75 %: the staged loop gets most of them right."""
-    summary = run(packed, tmp_path / "run", "--set", "batch_size=8", "--set", "stages.3.epochs=16")
+    """Striped blobs of four classes, where chance errs 75 %: the staged loop gets most of them right.
+
+    In float32: at width 4 a bfloat16 gradient errs by a third, and then a rounding anywhere decides how it ends (seeds
+    0 to 2 erred 20, 50 and 0 %, and 50, 50 and 50 % after a change of rounding; in float32 0, 30 and 0 %).
+    """
+    settings = ("batch_size=8", "stages.3.epochs=20", "lr_policy.patience=9")
+    summary = run(packed, tmp_path / "run", "--precision", "fp32", *(f"--set={setting}" for setting in settings))
     assert summary["errors"]["expsum"]["12-crop"]["top1"] <= 40
     losses = [r["train_loss"] for r in read_log(tmp_path / "run" / "log.jsonl") if r["event"] == "epoch"]
     assert losses[-1] < 0.7 * losses[0]

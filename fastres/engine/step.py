@@ -55,10 +55,10 @@ class EagerStep:
     def _update(self, x: torch.Tensor, labels: torch.Tensor) -> None:
         """Forward, loss, backward, update; adds to the running loss on the device."""
         assert x.is_contiguous(memory_format=torch.channels_last), "network input must be channels-last"
+        self.optimizer.zero_grad(set_to_none=True)  # first: the forward pass can then use the gradients' memory
         with self.precision.autocast():
             logits = self.forward(x)
         loss = self.loss(logits.float(), labels)
-        self.optimizer.zero_grad(set_to_none=True)
         summed, loss = self._weigh(loss, len(labels))
         self._loss_sum += summed
         self._good_steps += self._loss_sum.isfinite()
@@ -113,4 +113,4 @@ class CompiledStep(EagerStep):
     frozen parameters have been reused for another (torch issue 139476)."""
 
     def _form(self, network: ResNet) -> Callable[[torch.Tensor], torch.Tensor]:
-        return torch.compile(StageNetwork(network, self.precision.dtype), dynamic=False)
+        return torch.compile(StageNetwork(network, self.precision.dtype, fused=False), dynamic=False)

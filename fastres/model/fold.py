@@ -9,6 +9,10 @@ folded      neither learns: one convolution with weight w g/s and bias b - m g/s
 functional  the convolution learns, the norm does not: weight w g/s is computed anew each step, so that the stored
             weight keeps its own scale, learning rate and decay.
 plain       the norm learns, or uses batch statistics: torchvision's own two modules.
+
+A unit is called with what stands behind it, unit(x, relu=..., add=...) = relu?(norm(conv(x)) + add?), so that a folded
+one in front of everything that learns can do it all in one pass over memory (model/onednn.py, on CPUs). `add` may be
+written over.
 """
 
 from collections.abc import Callable
@@ -18,6 +22,8 @@ from torch import nn
 from torch.nn import functional
 from torchvision.models.resnet import Bottleneck, ResNet
 
+from fastres.model.onednn import fused_convolution, pooled_stem
+
 
 class Plain(nn.Module):
     """The original convolution and norm."""
@@ -26,23 +32,30 @@ class Plain(nn.Module):
         super().__init__()
         self.conv, self.norm = conv, norm
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.norm(self.conv(x))
+    def forward(self, x: torch.Tensor, *, relu: bool, add: torch.Tensor | None = None) -> torch.Tensor:
+        return _finish(self.norm(self.conv(x)), relu, add)
 
 
 class Folded(nn.Module):
-    """One convolution with constant weight and bias, kept in `dtype`."""
+    """One convolution with constant weight and bias, kept in `dtype`. Under no_grad on a CPU it is oneDNN's fused one,
+    unless `fused` is false."""
 
-    def __init__(self, conv: nn.Conv2d, norm: nn.BatchNorm2d, dtype: torch.dtype) -> None:
+    def __init__(self, conv: nn.Conv2d, norm: nn.BatchNorm2d, dtype: torch.dtype, fused: bool = True) -> None:
         super().__init__()
         scale, shift = _affine(norm)
         weight = conv.weight.detach().double() * scale[:, None, None, None]
         self.register_buffer("weight", weight.to(dtype).to(memory_format=torch.channels_last))
         self.register_buffer("bias", shift.to(dtype))
         self.stride, self.padding = conv.stride, conv.padding
+        self.fused = fused_convolution(self.weight, self.bias, self.stride, self.padding) if fused else None
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return functional.conv2d(x, self.weight, self.bias, self.stride, self.padding)
+    def forward(self, x: torch.Tensor, *, relu: bool, add: torch.Tensor | None = None) -> torch.Tensor:
+        if self.runs_fused(x):
+            return self.fused(x, relu=relu, add=add)
+        return _finish(functional.conv2d(x, self.weight, self.bias, self.stride, self.padding), relu, add)
+
+    def runs_fused(self, x: torch.Tensor) -> bool:
+        return self.fused is not None and not torch.is_grad_enabled() and x.dtype == self.weight.dtype
 
 
 class Functional(nn.Module):
@@ -55,9 +68,16 @@ class Functional(nn.Module):
         self.register_buffer("scale", scale.to(conv.weight.dtype)[:, None, None, None])
         self.register_buffer("bias", shift.to(conv.weight.dtype))
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, *, relu: bool, add: torch.Tensor | None = None) -> torch.Tensor:
         weight = self.conv.weight * self.scale
-        return functional.conv2d(x, weight, self.bias, self.conv.stride, self.conv.padding)
+        return _finish(functional.conv2d(x, weight, self.bias, self.conv.stride, self.conv.padding), relu, add)
+
+
+def _finish(out: torch.Tensor, relu: bool, add: torch.Tensor | None) -> torch.Tensor:
+    """What stands behind a unit, in place: neither convolution nor norm needs its output for its gradient."""
+    if add is not None:
+        out += add
+    return functional.relu(out, inplace=True) if relu else out
 
 
 def _affine(norm: nn.BatchNorm2d) -> tuple[torch.Tensor, torch.Tensor]:
@@ -66,12 +86,17 @@ def _affine(norm: nn.BatchNorm2d) -> tuple[torch.Tensor, torch.Tensor]:
     return scale, norm.bias.detach().double() - norm.running_mean.double() * scale
 
 
-def _unit(conv: nn.Conv2d, norm: nn.BatchNorm2d, dtype: torch.dtype) -> nn.Module:
+def _is_finite(network: nn.Module) -> bool:
+    """oneDNN's ReLU would hide a NaN."""
+    return all(bool(value.isfinite().all()) for value in network.state_dict().values())
+
+
+def _unit(conv: nn.Conv2d, norm: nn.BatchNorm2d, dtype: torch.dtype, fused: bool) -> nn.Module:
     if norm.training or norm.weight.requires_grad or norm.bias.requires_grad:
         return Plain(conv, norm)
     if conv.weight.requires_grad:
         return Functional(conv, norm)
-    return Folded(conv, norm, dtype)
+    return Folded(conv, norm, dtype, fused)
 
 
 class Block(nn.Module):
@@ -86,12 +111,10 @@ class Block(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         out = x
-        for i, unit in enumerate(self.units):
-            out = unit(out)
-            if i + 1 < len(self.units):
-                out = functional.relu(out, inplace=True)
-        out = out + (x if self.shortcut is None else self.shortcut(x))
-        return functional.relu(out, inplace=True)
+        for unit in self.units[:-1]:
+            out = unit(out, relu=True)
+        shortcut = x if self.shortcut is None else self.shortcut(x, relu=False)
+        return self.units[-1](out, relu=True, add=shortcut)
 
 
 class StageNetwork(nn.Module):
@@ -100,15 +123,19 @@ class StageNetwork(nn.Module):
     Build it after freezing and after `training_mode`; it is valid as long as nothing frozen changes.
     """
 
-    def __init__(self, network: ResNet, dtype: torch.dtype, *, inference: bool = False) -> None:
+    def __init__(
+        self, network: ResNet, dtype: torch.dtype, *, inference: bool = False, fused: bool = True
+    ) -> None:
         """`dtype` is what folded weights are kept in: the dtype the network computes in.
 
         inference: fold everything, whatever learns: a snapshot for evaluation.
+        fused: oneDNN's operators where they may be used; false for torch.compile, which picks its own.
         """
         super().__init__()
+        fused = fused and network.fc.weight.device.type == "cpu" and _is_finite(network)
 
         def unit(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> nn.Module:
-            return Folded(conv, norm, dtype) if inference else _unit(conv, norm, dtype)
+            return Folded(conv, norm, dtype, fused) if inference else _unit(conv, norm, dtype, fused)
 
         self.stem = unit(network.conv1, network.bn1)
         self.maxpool = network.maxpool
@@ -132,8 +159,13 @@ class StageNetwork(nn.Module):
     def _parts(self, x: torch.Tensor, first: int, end: int) -> torch.Tensor:
         """Parts first .. end - 1 of stem and blocks."""
         for index in range(first, end):
-            if index == 0:
-                x = self.maxpool(functional.relu(self.stem(x), inplace=True))
-            else:
-                x = self.blocks[index - 1](x)
+            x = self._stem(x) if index == 0 else self.blocks[index - 1](x)
         return x
+
+    def _stem(self, x: torch.Tensor) -> torch.Tensor:
+        """Max-pool and ReLU commute, in value and gradient; pooled first, the ReLU has a quarter of the work."""
+        if isinstance(self.maxpool, nn.Identity):
+            return self.stem(x, relu=True)
+        if isinstance(self.stem, Folded) and self.stem.runs_fused(x):
+            return pooled_stem(self.stem.fused, x)
+        return functional.relu(self.maxpool(self.stem(x, relu=False)), inplace=True)
