@@ -17,7 +17,7 @@ from fastres.study.crops import susceptible
 from fastres.study.jobs import Job, plan
 from fastres.study.measures import spread_of
 from fastres.study.record import readme_table, record
-from fastres.study.report import Result
+from fastres.study.report import Result, kind_of, label_of
 from fastres.study.runs import by_system, read_runs
 from fastres.study.tables import table_1, table_2
 from tests.study_runs import made_run
@@ -132,8 +132,8 @@ def test_record_and_readme_table(tmp_path):
     ]))  # fmt: skip
     assert list(systems) == ["naive-fc", "paper"] and all(run.small for run in systems["paper"])
     assert readme_table(tmp_path / "runs") == "No study has been recorded yet."
-    result = Result("a label", True, systems, {"table 1": table_1(systems), "table 2": table_2(systems)},
-                    judge(systems), {}, ["a note"])  # fmt: skip
+    tables = {"table 1": table_1(systems), "table 2": table_2(systems)}
+    result = Result("a label", kind_of(systems["paper"]), systems, tables, judge(systems), {}, ["a note"])
     folder = record(tmp_path / "runs", result, "python -m fastres.study paper --small-world")
     assert "study-small-world" in folder.name
     assert str(tmp_path) not in (folder / "study.json").read_text() + (folder / "table.md").read_text()
@@ -141,6 +141,17 @@ def test_record_and_readme_table(tmp_path):
     assert "**Small world**" in table and folder.name in table
     assert re.search(r"\| `naive-fc` \| 2 \| 40.5 ± 0.7 \| 1.[67] \| 48.7 \|", table)
     assert re.search(r"\| `paper` \| 2 \| 30.5 ± 0.7 \| 1.5 \| 25.0 \|", table)
+
+
+def test_data_are_told_apart_and_labelled(tmp_path):
+    made = {"small-world": {"ids": wnids(20), "classes": 20, "side": 32}, "large-world": {"ids": wnids(200)},
+            "paper": {}, "other": {"classes": 20, "side": 32}}  # fmt: skip
+    for kind, data in made.items():
+        runs = read_runs([made_run(tmp_path / kind, "paper", {}, **data)])
+        assert kind_of(runs) == kind
+        label = label_of(kind, runs)
+        assert ("neither confirm nor refute" in label) == kind.endswith("world")
+        assert ("20 classes of 32 pixels" in label) == (kind == "small-world")
 
 
 def test_the_50_layer_net_is_made_once(tmp_path, monkeypatch):

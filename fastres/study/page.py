@@ -14,6 +14,7 @@ h1 { font-size: 1.6em } h2 { margin-top: 2em; border-bottom: 1px solid #ddd } h3
 table { border-collapse: collapse; margin: .5em 0; font-variant-numeric: tabular-nums; font-size: .92em }
 th, td { border-bottom: 1px solid #e4e4e4; padding: .25em .7em; text-align: right; white-space: nowrap }
 th:first-child, td:first-child { text-align: left } th { border-bottom: 2px solid #999 }
+div { overflow-x: auto }
 img { max-width: 100%; display: block; margin: .5em 0 } .note { color: #555; font-size: .9em; margin-top: .2em }
 .label { background: #fff3d6; border-left: 4px solid #e9a23b; padding: .6em 1em }
 .agrees { color: #2a7d4f } .disagrees { color: #b5472f; font-weight: bold } .open, .not { color: #777 }

@@ -15,7 +15,7 @@ def record(root: Path, result: Result, command: str) -> Path:
     """Write root/<date>_study-...: study.json, the tables as text, the PNGs. Returns the folder."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     machine = harness.machine(device)
-    folder = output.record_folder(root, "study-small-world" if result.small else "study-paper", machine)
+    folder = output.record_folder(root, f"study-{result.kind}", machine)
     content = {"command": command, "machine": machine, **result.plain()}
     (folder / "study.json").write_text(json.dumps(content, indent=1) + "\n")
     tables = [f"```\n{table.text()}\n```\n\n{table.note}" for table in result.tables.values()]
@@ -45,7 +45,7 @@ def _markdown(content: dict, folder: Path) -> str:
                  _cell(paper5), str(epochs), _cell(spent), _cell(seconds, 0)]  # fmt: skip
         lines.append(f"| {' | '.join(cells)} |")
     where = machine["gpu"] or f"{machine['processor']}, {machine['cores']} cores"
-    what = "Small world" if content["small_world"] else "Tiny ImageNet"
+    what = "Tiny ImageNet" if content["kind"] == "paper" else content["kind"].replace("-", " ").capitalize()
     disagrees = "; ".join(content["disagrees"]) or "none"
     head = (f"**{what}**, {where}, {machine['date']}, {machine['commit']}; the record is `runs/{folder.name}/`. "
             f"Comparisons of the paper's that it contradicts by more than twice the standard error: {disagrees}.")

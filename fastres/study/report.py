@@ -13,27 +13,29 @@ from fastres.study.crops import Answers, draw_answers, kinds_table
 from fastres.study.curves import FIGURES, draw_curves
 from fastres.study.filters import draw_filters
 from fastres.study.page import Section, page
-from fastres.study.runs import Trained, by_system
+from fastres.study.runs import REAL, Trained, by_system
 from fastres.study.tables import Table
 
-SMALL_LABEL = (
-    "The procedural small world, slim networks, few epochs: its errors neither confirm nor refute the paper's. The "
-    "paper's figures, on Tiny ImageNet, stand beside them for orientation. Where its order of systems differs from the "
-    "paper's, that is said below; the world was not tuned until it agrees."
+LABELS = {
+    "small-world": "The procedural small world",
+    "large-world": "The procedural world in Tiny ImageNet's size",
+    "paper": "Tiny ImageNet. It is a subset of ImageNet, so a pretrained network has seen its images: true of these "
+    "figures, of the paper's, and of everybody's who starts there.",
+    "other": "Neither Tiny ImageNet nor the small world: the paper's figures stand beside these for orientation only.",
+}
+PROCEDURAL = (
+    " ({classes} classes of {side} pixels, networks of width {widths}): its errors neither confirm nor refute the "
+    "paper's. The paper's figures, on Tiny ImageNet, stand beside them for orientation. Where the order of systems "
+    "differs from the paper's, that is said below; the world was not tuned until it agrees."
 )
-REAL_LABEL = (
-    "Tiny ImageNet. It is a subset of ImageNet, so a pretrained network has seen its images: true of these figures, of "
-    "the paper's, and of everybody's who starts there."
-)
-OTHER_LABEL = "Neither Tiny ImageNet nor the small world: the paper's figures stand beside these for orientation only."
 
 
 @dataclass(frozen=True)
 class Result:
-    """All that a study found. `tables` by key, `pictures` by key, `figures` the pictures' files."""
+    """All that a study found. `kind`: of its data, a key of LABELS; tables and pictures (PNG files) by key."""
 
     label: str
-    small: bool
+    kind: str
     systems: dict[str, list[Trained]]
     tables: dict[str, Table]
     verdicts: list[Verdict]
@@ -44,7 +46,7 @@ class Result:
         """Fit for JSON: no paths but the pictures' names."""
         return {
             "label": self.label,
-            "small_world": self.small,
+            "kind": self.kind,
             "tables": {key: table.plain() for key, table in self.tables.items()},
             "verdicts": [verdict.plain() for verdict in self.verdicts],
             "disagrees": [v.claim.text for v in self.verdicts if v.word == "disagrees"],
@@ -68,18 +70,33 @@ def gather(runs: list[Trained], out: Path, answer: Callable[[dict], Answers | No
     if answers is not None:
         found["figure 7"] = kinds_table(answers)
         pictures["figure 7"] = draw_answers(answers, out / _file("figure 7"))
-    small, real = any(run.small for run in runs), all(run.real for run in runs)
+    kind = kind_of(runs)
     verdicts = judge(systems, (answers.system, answers.wrong) if answers else None)
     return Result(
-        label=SMALL_LABEL if small else REAL_LABEL if real else OTHER_LABEL, small=small, systems=systems,
-        tables=found, verdicts=verdicts, pictures={k: p for k, p in pictures.items() if p is not None}, notes=notes,
+        label=label_of(kind, runs), kind=kind, systems=systems, tables=found, verdicts=verdicts,
+        pictures={k: p for k, p in pictures.items() if p is not None}, notes=notes,
     )  # fmt: skip
+
+
+def kind_of(runs: list[Trained]) -> str:
+    """Which of LABELS the runs' data are."""
+    if any(run.small for run in runs):
+        return "large-world" if all((run.side, run.classes) == REAL for run in runs) else "small-world"
+    return "paper" if all(run.real for run in runs) else "other"
+
+
+def label_of(kind: str, runs: list[Trained]) -> str:
+    """What every reader must know first."""
+    widths = " and ".join(str(width) for width in sorted({run.schedule["width"] for run in runs}))
+    facts = PROCEDURAL.format(classes=runs[0].classes, side=runs[0].side, widths=widths)
+    return LABELS[kind] + (facts if kind.endswith("world") else "")
 
 
 def write(result: Result, out: Path, command: str) -> Path:
     """report.html and study.json in `out`; returns the page's path."""
     write_atomic(out / "study.json", (json.dumps({"command": command, **result.plain()}, indent=1) + "\n").encode())
-    title = f"Residual Networks for Tiny ImageNet: the study{' on the small world' if result.small else ''}"
+    where = f" on the {result.kind.replace('-', ' ')}" if result.kind.endswith("world") else ""
+    title = f"Residual Networks for Tiny ImageNet: the study{where}"
     write_atomic(out / "report.html", page(title, result.label, _sections(result, command)).encode())
     return out / "report.html"
 

@@ -35,7 +35,7 @@ class Table:
         rows = ["".join(f"<td>{html.escape(shown(cell))}</td>" for cell in row) for row in self.rows]
         note = f"<p class=note>{html.escape(self.note)}</p>" if self.note else ""
         body = "".join(f"<tr>{row}</tr>" for row in rows)
-        return f"<h3>{html.escape(self.title)}</h3><table><tr>{head}</tr>{body}</table>{note}"
+        return f"<h3>{html.escape(self.title)}</h3><div><table><tr>{head}</tr>{body}</table></div>{note}"
 
     def plain(self) -> dict:
         rows = [[cell.plain() if isinstance(cell, Spread) else cell for cell in row] for row in self.rows]
