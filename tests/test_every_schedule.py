@@ -1,4 +1,4 @@
-"""Every schedule is a test case: all stages, two steps each, on a tiny packed world; the slow tier has their own width."""
+"""Every schedule is a test case: all stages, two steps each, on a tiny world; in the slow tier at its own width."""
 
 import json
 import math
