@@ -123,7 +123,7 @@ class Run:
             stage.step.load_state_dict(resumed["step"])
             stage.learning_rate.load_state_dict(resumed["learning_rate"])
             stage.average.load_state_dict(resumed["average"])
-            stage.epoch_train_s = resumed["epoch_train_s"]
+            stage.epoch_train_s, stage.epoch_wait_s = resumed["epoch_train_s"], resumed["epoch_wait_s"]
         row = stage.row
         self.log("stage", stage=index, name=row.name, epochs=row.epochs, crop=stage.geometry.crop, bn=row.bn,
                  learning=stage.learning)  # fmt: skip
@@ -187,13 +187,13 @@ class Run:
         position = Position(stage.index + 1) if last else Position(stage.index, epoch + 1)
         self.log("epoch", position, stage=stage.index, stage_name=stage.row.name, epoch=epoch + 1, epoch_total=total,
                  lr=lr, train_loss=loss, val_top1_err=errors["top1"], val_top5_err=errors["top5"], val_loss=val_loss,
-                 train_s=stage.epoch_train_s, val_s=val_s, img_per_s=speed)  # fmt: skip
+                 train_s=stage.epoch_train_s, wait_s=stage.epoch_wait_s, val_s=val_s, img_per_s=speed)  # fmt: skip
         self.wandb.log({"val/top1_err": errors["top1"], "val/top5_err": errors["top5"], "val/loss": val_loss,
                         "stage/index": stage.index, "epoch": total})  # fmt: skip
         self.wandb.log({"lr": lr, "images_seen": self.images_seen})
         say(f"  epoch {epoch + 1:2d}/{stage.row.epochs}  lr {lr:<8.4g} train loss {loss:.3f}  val top-1 err "
             f"{errors['top1']:5.2f} %  top-5 {errors['top5']:5.2f} %  {speed:,.0f} img/s")  # fmt: skip
-        stage.epoch_train_s = 0.0
+        stage.epoch_train_s = stage.epoch_wait_s = 0.0
         if last:
             stage.average.hand_over()
             self.world.from_first(lambda: self._keep_stage_end(stage))
@@ -218,6 +218,7 @@ class Run:
                 "learning_rate": stage.learning_rate.state_dict(),
                 "average": stage.average.state_dict(),
                 "epoch_train_s": stage.train_s,
+                "epoch_wait_s": stage.epoch_wait_s,
             }
         with self.clock("checkpoint"):
             self.writer.save(position, state, error)

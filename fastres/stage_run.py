@@ -2,13 +2,14 @@
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from fastres import views
+from fastres.data.resident import Batch
 from fastres.engine.average import weight_average
 from fastres.engine.learning_rate import learning_rate
 from fastres.engine.stage_step import first_rate, learning_tensors, stage_step
@@ -38,6 +39,7 @@ class StageRun:
         self.average = weight_average(run.network, schedule.ema)
         self.rate = Rate()
         self.epoch_train_s = 0.0  # of the epoch's steps so far, those before a resume included
+        self.epoch_wait_s = 0.0  # of these, seconds in which the loop had no batch yet
         self._since: float | None = None
 
     def plan(self, epoch: int) -> views.TrainPlan:
@@ -62,6 +64,17 @@ class StageRun:
 
     def training_mode(self) -> None:
         training_mode(self.run.network, self.row)
+
+    def fed(self, batches: Iterable[Batch]) -> Iterator[Batch]:
+        """The same batches; counts the time the loop waits for each."""
+        source = iter(batches)
+        while True:
+            since = time.perf_counter()
+            batch = next(source, None)
+            self.epoch_wait_s += time.perf_counter() - since
+            if batch is None:
+                return
+            yield batch
 
     @contextmanager
     def epoch_running(self) -> Iterator[None]:

@@ -59,7 +59,7 @@ def train_epoch(run: Run, stage: StageRun, epoch: int, stop: StopRequest) -> Non
     batches = run.world.batches(run.train, order[first * run.schedule.batch_size :], run.schedule.batch_size)
     with Progress(len(order), label, initial=first * run.schedule.batch_size) as progress, stage.epoch_running():
         progress.update(0, **run.last_error)
-        for step, batch in enumerate(batches, start=first):
+        for step, batch in enumerate(stage.fed(batches), start=first):
             stage.step(batch, plan, stage.learning_rate.at(epoch * stage.steps_per_epoch + step))
             stage.average.update()
             stage.rate.step(batch.step_images)

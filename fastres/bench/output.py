@@ -73,8 +73,9 @@ def record_folder(root: Path, name: str, machine: dict) -> Path:
             folder = root / f"{machine['date']}_{name}_{slug}-{number}"
 
 
-def publish(name: str, result: dict, command: list[str], args) -> None:
-    """Print the table; write --json and --record where asked for."""
+def publish(name: str, result: dict, command: list[str], args, texts: dict[str, str] | None = None) -> None:
+    """Print the table; write --json and --record where asked for. `texts`, by file name, go into the record, or where
+    there is none onto the screen; empty ones nowhere."""
     result = {"command": f"python -m fastres.bench {shlex.join([name, *command])}", **result}
     print(table(result))
     if args.json:
@@ -85,4 +86,10 @@ def publish(name: str, result: dict, command: list[str], args) -> None:
         (folder / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n")
         (folder / "table.md").write_text(f"`{result['command']}`\n\n{table(result)}\n")
         chart(result, folder / "chart.png")
+    for file_name, text in (texts or {}).items():
+        if text and args.record:
+            (folder / file_name).write_text(text + "\n")
+        elif text:
+            print(f"\n{text}")
+    if args.record:
         print(f"recorded in {folder}")

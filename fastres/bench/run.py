@@ -8,7 +8,9 @@ results.csv gets one row a seed.
 
 import argparse
 import csv
+import io
 import json
+import shlex
 import shutil
 import statistics
 import subprocess
@@ -17,16 +19,16 @@ import tempfile
 import time
 from pathlib import Path
 
-import torch
-
 from fastres.bench import harness, output
 from fastres.data.engines import ENGINES
+from fastres.engine.precision import choose_device
 from fastres.errors import MachineError, UsageError
+from fastres.files import write_atomic
 from fastres.track.console import say, table
 
 COLUMNS = (
     "date", "commit", "schedule", "engine", "seed", "device", "precision", "torch", "triton", "train_s", "cold_s",
-    "eval_s", "img_per_s",
+    "eval_s", "pack_s", "img_per_s",
     *(f"{k}_err_{m}" for m in ("full", "centre", "10-crop", "12-crop") for k in ("top1", "top5")),
 )  # fmt: skip
 
@@ -38,6 +40,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     p.add_argument("--schedule", default="paper", metavar="NAME|FILE.py")
     p.add_argument("--data", type=Path, default=Path("packed"), metavar="DIR")
+    p.add_argument("--pack", metavar="SOURCE", help="pack this tree or zip first, time it (pack_s), and train from it")
     p.add_argument("--seeds", type=int, default=1, metavar="N", help="seeds 0 to N-1 (default 1)")
     p.add_argument("--engine", choices=tuple(ENGINES), default="resident", help="passed on to train")
     p.add_argument("--device", default="auto")
@@ -49,19 +52,53 @@ def main(argv: list[str] | None = None) -> int:
     args = p.parse_args(argv)
     if args.seeds < 1:
         raise UsageError(f"--seeds {args.seeds}: expected 1 or more")
+    device = choose_device(args.device)
     with tempfile.TemporaryDirectory() as scratch:
+        pack_s = _pack(args, Path(scratch) / "packed") if args.pack else None
         folders = [Path(scratch) / f"seed{seed}" for seed in range(args.seeds)]
-        summaries = [_train(args, seed, folder) for seed, folder in enumerate(folders)]
+        summaries, faults = _train_all(args, folders)
         command = ["python", "-m", "fastres.bench", "run", *(sys.argv[2:] if argv is None else argv)]
-        device = torch.device("cuda" if torch.cuda.is_available() and args.device != "cpu" else "cpu")
-        result = {"command": " ".join(command), "machine": harness.machine(device), "rows": summaries, "ratios": {}}
-        text = as_table(result)
-        print(text)
-        if args.json:
-            args.json.write_text(json.dumps(result, indent=1) + "\n")
-        if args.record:
-            _record(args, result, text, folders[0])
+        rows = [{**summary, "pack_s": pack_s} for summary in summaries]
+        result = {"command": shlex.join(command), "machine": harness.machine(device), "rows": rows, "ratios": {}}
+        if rows:
+            _show(args, result, folders[rows[0]["seed"]])
+    if faults:
+        raise MachineError(f"{'; '.join(faults)}: see the messages above; what did finish is kept")
     return 0
+
+
+def _show(args, result: dict, first: Path) -> None:
+    text = as_table(result)
+    print(text)
+    if args.json:
+        args.json.write_text(json.dumps(result, indent=1) + "\n")
+    if args.record:
+        _record(args, result, text, first)
+
+
+def _pack(args, folder: Path) -> float:
+    """Pack args.pack into `folder`, which args.data then names; seconds from the command's start to its end."""
+    script = Path(__file__).parents[2] / "preprocess" / "pack.py"
+    command = [sys.executable, str(script), "--source", args.pack, "--out", str(folder), "--engines", args.engine]
+    say(f"packing {args.pack}")
+    started = time.perf_counter()
+    done = subprocess.run(command, stdout=subprocess.DEVNULL)
+    if done.returncode:
+        raise MachineError(f"packing {args.pack} ended with exit code {done.returncode}: see its message above")
+    args.data = folder
+    return time.perf_counter() - started
+
+
+def _train_all(args, folders: list[Path]) -> tuple[list[dict], list[str]]:
+    """Summaries of the seeds that finish, and one line for each that does not."""
+    summaries, faults = [], []
+    for seed, folder in enumerate(folders):
+        try:
+            summaries.append(_train(args, seed, folder))
+        except MachineError as fault:
+            say(str(fault))
+            faults.append(str(fault).partition(":")[0])
+    return summaries, faults
 
 
 def _train(args, seed: int, folder: Path) -> dict:
@@ -90,15 +127,17 @@ def as_table(result: dict) -> str:
         rows.append([summary["seed"], *(errors[m]["top1"] for m in errors), errors["12-crop"]["top5"],
                      summary["train_s"], summary["cold_s"]])  # fmt: skip
         spent = [summary[name] for name in ("train_s", "val_s", "eval_s", "checkpoint_s")]
+        waited = 100 * summary["wait_s"] / summary["train_s"]
         rest = summary["cold_s"] - sum(spent)
-        shares.append([summary["seed"], *(100 * part / summary["cold_s"] for part in (*spent, rest))])
+        shares.append([summary["seed"], *(100 * part / summary["cold_s"] for part in (*spent, rest)), waited])
     methods = [f"top-1 {m}" for m in result["rows"][0]["errors"]["expsum"]]
-    stages = [[s["name"], s["epochs"], s["train_s"], round(s["img_per_s"]), s["val_top1_err"]]
-              for s in result["rows"][0]["stages"]]  # fmt: skip
+    stages = [[s["name"], s["epochs"], s["train_s"], round(s["img_per_s"]), 100 * s["wait_s"] / s["train_s"],
+               s["val_top1_err"]] for s in result["rows"][0]["stages"]]  # fmt: skip
     return "\n\n".join([
-        table(stages, ["stage, seed 0", "epochs", "train s", "img/s", "val top-1 err %"]),
+        table(stages, ["stage, first seed", "epochs", "train s", "img/s", "waits for data %", "val top-1 err %"]),
         table(rows, ["seed", *methods, "top-5 12-crop", "train s", "cold s"]),
-        table(shares, ["% of cold wall", "training", "validation", "12-crop", "checkpoints", "start, data, pictures"]),
+        table(shares, ["% of cold wall", "training", "validation", "12-crop", "checkpoints", "start, data, pictures",
+                       "of training: waits for data"]),
     ])  # fmt: skip
 
 
@@ -113,25 +152,28 @@ def _record(args, result: dict, text: str, first: Path) -> None:
 
 
 def add_rows(path: Path, result: dict) -> None:
-    """Append one row a seed to results.csv, with its header where it is new."""
-    machine, new = result["machine"], not path.exists()
-    with path.open("a", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS, extrasaction="ignore", lineterminator="\n")
-        if new:
-            writer.writeheader()
-        for summary in result["rows"]:
-            images = sum(stage["img_per_s"] * stage["train_s"] for stage in summary["stages"])
-            errors = {
-                f"{k}_err_{method}": round(figures[k], 3)
-                for method, figures in summary["errors"]["expsum"].items()
-                for k in ("top1", "top5")
-            }
-            writer.writerow({
-                **{column: summary.get(column) for column in COLUMNS}, **errors, "date": machine["date"],
-                "commit": machine["commit"], "triton": machine["libraries"]["triton"],
-                "img_per_s": round(images / summary["train_s"]),
-                **{name: round(summary[name], 1) for name in ("train_s", "cold_s", "eval_s")},
-            })  # fmt: skip
+    """Append one row a seed to results.csv. Rows from before a column was added have nothing in it."""
+    machine = result["machine"]
+    earlier = list(csv.DictReader(path.read_text().splitlines())) if path.exists() else []
+    file = io.StringIO(newline="")
+    writer = csv.DictWriter(file, COLUMNS, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(earlier)
+    for summary in result["rows"]:
+        images = sum(stage["img_per_s"] * stage["train_s"] for stage in summary["stages"])
+        errors = {
+            f"{k}_err_{method}": round(figures[k], 3)
+            for method, figures in summary["errors"]["expsum"].items()
+            for k in ("top1", "top5")
+        }
+        writer.writerow({
+            **{column: summary.get(column) for column in COLUMNS}, **errors, "date": machine["date"],
+            "commit": machine["commit"], "triton": machine["libraries"]["triton"],
+            "img_per_s": round(images / summary["train_s"]),
+            **{name: round(summary[name], 1) for name in ("train_s", "cold_s", "eval_s")},
+            "pack_s": "" if summary["pack_s"] is None else round(summary["pack_s"], 1),
+        })  # fmt: skip
+    write_atomic(path, file.getvalue().encode())
 
 
 def readme_table(path: Path) -> str:

@@ -5,10 +5,12 @@ views inside the step, which is more work. Sizes are Tiny ImageNet's on a GPU an
 otherwise; weights are fresh, which costs the same as trained ones.
 """
 
+import statistics
 import sys
 from functools import partial
 
 import torch
+from torch.profiler import ProfilerActivity, profile
 
 from fastres import views
 from fastres.bench import harness, output, step_peers
@@ -22,6 +24,7 @@ from fastres.schedule_types import Schedule, Stage, ViewSettings
 
 BATCHES = 4  # distinct batches in memory, taken in turn
 CLASSES = 200
+PROFILED_STEPS = 10
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -35,15 +38,18 @@ def main(argv: list[str] | None = None) -> int:
     p.add_argument("--stages", default="fc,conv1,full,full-small", help="which kinds, comma-separated")
     p.add_argument("--compiled", action="store_true", help="also compiled ones (always on a GPU)")
     p.add_argument("--seconds", type=float, default=1.0, help="length of one contender's turn")
+    p.add_argument("--profile", action="store_true", help="also torch.profiler's table of each of ours and its best "
+                   "peer, on screen or as profile.txt in the record")  # fmt: skip
     args = p.parse_args(argv)
     # In this process, without the malloc settings that suit loaders: backward runs in a thread of its own, whose arena
     # cannot hold their 200 MB of padding, and every buffer is then mapped anew (20 img/s instead of hundreds, for all).
-    output.publish("steps", measure(args), sys.argv[2:] if argv is None else argv, args)
+    result, tables = measure(args)
+    output.publish("steps", result, sys.argv[2:] if argv is None else argv, args, {"profile.txt": tables})
     return 0
 
 
-def measure(args) -> dict:
-    """{machine, rows, ratios, ...}: every stage kind in turn, all its contenders taking turns."""
+def measure(args) -> tuple[dict, str]:
+    """{machine, rows, ratios, ...}: every stage kind in turn, all its contenders taking turns. And --profile's text."""
     device = choose_device(args.device)
     precision = choose_precision(args.precision, device)
     on_gpu = device.type == "cuda"
@@ -57,7 +63,7 @@ def measure(args) -> dict:
         "full-small": (Stage(name="full-small", epochs=1, train=("*",), upscale=1), "3x3"),
     }
     described = harness.machine(device)
-    rows, skipped, shares = [], [], {}
+    rows, skipped, shares, tables = [], [], {}, []
     for kind in args.stages.split(","):
         stage, stem = kinds[kind]
         architecture = Architecture(args.arch, width, CLASSES, stem)
@@ -70,12 +76,32 @@ def measure(args) -> dict:
         making = Contender(mode, "views", data.make_views, ours=True, dtype=precision.name)
         harness.take_turns([*contenders, making], args.rounds, args.seconds, device)
         rows += [harness.row(contender) for contender in contenders]
+        if args.profile:
+            tables += [_profile(contender, device) for contender in _to_profile(contenders)]
         fastest = max(r["img_per_s"] for r in rows if r["mode"] == mode and r["ours"])
         shares[mode] = round(fastest / harness.row(making)["img_per_s"], 4)
-    return {
+    result = {
         "machine": described, "arch": args.arch, "width": width, "side": side, "rounds": args.rounds, "rows": rows,
         "ratios": harness.ratios(rows), "views_share_of_our_step": shares, "skipped": list(dict.fromkeys(skipped)),
     }  # fmt: skip
+    return result, "\n\n".join(tables)
+
+
+def _to_profile(contenders: list[Contender]) -> list[Contender]:
+    """Ours, and the best peer to compare with."""
+    peers = [c for c in contenders if not c.ours]
+    return [*(c for c in contenders if c.ours), *sorted(peers, key=lambda c: statistics.median(c.rates))[-1:]]
+
+
+def _profile(contender: Contender, device: torch.device) -> str:
+    """torch.profiler's table of PROFILED_STEPS warm steps, dearest operations first."""
+    kinds = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if device.type == "cuda" else [])]
+    with profile(activities=kinds) as found:
+        contender.run(PROFILED_STEPS)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+    table = found.key_averages().table(sort_by=f"self_{device.type}_time_total", row_limit=25)
+    return f"{contender.mode}: {contender.name}, {PROFILED_STEPS} steps\n{table}"
 
 
 class _Data:
