@@ -222,10 +222,10 @@ def test_a_process_of_its_own_is_stopped_and_taken_up_again(packed, tmp_path, nu
                "--out", tmp_path / "out", "--device", "cpu"]  # fmt: skip
     run = tmp_path / "out" / "runs" / "naive-fc-s0"
     first = kill_after_three_epochs(command, run / "log.jsonl", number)
-    _, said = first.communicate(timeout=60)
+    _, said = first.communicate(timeout=120)
     assert first.returncode == (75 if number == signal.SIGTERM else -9)
     assert number == signal.SIGKILL or "goes on" in said
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     while not (run / "summary.json").exists() and time.monotonic() < deadline:
         time.sleep(0.1)
     assert json.loads((run / "summary.json").read_text())["status"] == "preempted"

@@ -10,7 +10,7 @@ from fastres.files import write_atomic
 from fastres.study import tables
 from fastres.study.claims import Verdict, judge
 from fastres.study.crops import Answers, draw_answers, kinds_table
-from fastres.study.curves import FIGURES, draw_curves
+from fastres.study.curves import FIGURES, CurveFigure, draw_curves
 from fastres.study.filters import draw_filters
 from fastres.study.page import Section, page
 from fastres.study.runs import REAL, Trained, by_system
@@ -110,8 +110,7 @@ def _sections(result: Result, command: str) -> list[Section]:
 
     found = result.tables
     curves = [
-        Section(f"{figure.key.capitalize()}: {figure.title}", figure.says, picture(figure.key),
-                verdicts=verdicts(figure.key))
+        Section(_heading(figure), figure.says, picture(figure.key), verdicts=verdicts(figure.key))
         for figure in FIGURES if picture(figure.key)
     ]  # fmt: skip
     return [
@@ -164,6 +163,11 @@ def copy_pictures(result: Result, folder: Path) -> None:
     """The PNGs, into a record."""
     for path in result.pictures.values():
         shutil.copy(path, folder / path.name)
+
+
+def _heading(figure: CurveFigure) -> str:
+    """With the paper's number where it has one."""
+    return f"{figure.key.capitalize()}: {figure.title}" if figure.key.startswith("figure") else figure.title
 
 
 def _file(key: str) -> str:
