@@ -175,7 +175,8 @@ class Schedule:
 
     arch        torchvision's name of the network
     width       channels of the first stage: 64 is torchvision's; less is the same net, slimmer
-    weights     `IMAGENET1K_V1` (torchvision's), `shipped:NAME` (in this package), a file, or None: from scratch
+    weights     `IMAGENET1K_V1` (torchvision's), `timm:resnet18.a1_in1k` (timm's), `shipped:NAME` (in this package), a
+                file (.safetensors, .pth, fb.resnet.torch's .t7), or None: from scratch
     batch_size  images per optimiser step, over all processes
     step        how a step is run: eager, plain (nothing folded, the reference), compiled, captured (CUDA graph) or
                 auto; see engine/steps.py

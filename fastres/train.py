@@ -89,7 +89,8 @@ def parser() -> argparse.ArgumentParser:
     )
     p.add_argument("--schedule", required=True, metavar="NAME|FILE.py", help="one of fastres/schedules, or a file")
     p.add_argument("--data", type=Path, default=Path("packed"), metavar="DIR", help="packed folder (default packed)")
-    p.add_argument("--weights", metavar="FILE", help="pretrained weights (.safetensors, .pth)")
+    p.add_argument("--weights", metavar="FILE|NAME",
+                   help="pretrained weights: .safetensors, .pth or .t7, IMAGENET1K_V1, or timm:NAME.TAG")  # fmt: skip
     p.add_argument("--engine", choices=tuple(ENGINES), default="resident", help="where pixels live while training")
     p.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     p.add_argument("--precision", choices=CHOICES, default="auto", help="auto: bf16 where the hardware has it")

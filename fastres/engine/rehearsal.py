@@ -11,12 +11,11 @@ from fastres.engine.optimizer import groups_of
 from fastres.errors import UsageError
 from fastres.geometry import Geometry
 from fastres.model.freeze import set_trainable
+from fastres.model.named import is_name, named_architecture
 from fastres.model.network import Architecture, build, describe, replace_stem
 from fastres.model.surgery import feature_sides
 from fastres.model.weights import SHIPPED, check_architecture, read_weights
 from fastres.schedule_types import Schedule
-
-IMAGENET_CLASSES = 1000
 
 
 def rehearse(schedule: Schedule, classes: int, side: int) -> list[Architecture]:
@@ -48,12 +47,12 @@ def rehearse(schedule: Schedule, classes: int, side: int) -> list[Architecture]:
 
 
 def starting_point(schedule: Schedule, classes: int) -> Architecture:
-    """What the schedule's weights are, without loading torchvision's; a file is read and checked."""
+    """What the schedule's weights are, without fetching any; a file is read and checked."""
     wanted = schedule.weights
     if wanted is None:
         return Architecture(schedule.arch, schedule.width, classes)
-    if wanted.startswith("IMAGENET1K"):
-        return Architecture(schedule.arch, 64, IMAGENET_CLASSES)
+    if is_name(wanted):
+        return named_architecture(schedule.arch, wanted)
     shipped = wanted.startswith("shipped:")
     path = SHIPPED / f"{wanted.removeprefix('shipped:')}.safetensors" if shipped else Path(wanted)
     return check_architecture(read_weights(path), schedule)

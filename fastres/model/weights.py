@@ -1,4 +1,4 @@
-"""Weights in and out: torchvision's, a file's, or those shipped with the package. No pickled code is ever run."""
+"""Weights in and out: by name (see named.py), from a file, or shipped with the package. No stored code is ever run."""
 
 import json
 from pathlib import Path
@@ -6,11 +6,12 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
-from torchvision.models import get_model
 from torchvision.models.resnet import ResNet
 
-from fastres.errors import DataError, MachineError, UsageError
+from fastres.errors import DataError, MachineError
+from fastres.model.named import is_name, named_state
 from fastres.model.network import Architecture, build, describe
+from fastres.model.torch7 import state_from_t7
 from fastres.schedule_types import Schedule
 
 # What evaluation relies on of the metadata beside the tensors. A file may come from anywhere.
@@ -29,8 +30,8 @@ def initial_network(schedule: Schedule, classes: int) -> ResNet:
         return build(Architecture(schedule.arch, schedule.width, classes))
     if wanted.startswith("shipped:"):
         state = read_weights(SHIPPED / f"{wanted.removeprefix('shipped:')}.safetensors")
-    elif wanted.startswith("IMAGENET1K"):
-        state = _torchvision_state(schedule.arch, wanted)
+    elif is_name(wanted):
+        state = named_state(schedule.arch, wanted)
     else:
         state = read_weights(Path(wanted))
     network = build(check_architecture(state, schedule))
@@ -49,22 +50,8 @@ def check_architecture(state: dict[str, torch.Tensor], schedule: Schedule) -> Ar
     return found
 
 
-def _torchvision_state(arch: str, name: str) -> dict[str, torch.Tensor]:
-    try:
-        return get_model(arch, weights=name).state_dict()
-    except (KeyError, ValueError) as error:
-        raise UsageError(
-            f"weights {name!r}: torchvision has none of that name for {arch}; expected IMAGENET1K_V1"
-        ) from error
-    except (OSError, RuntimeError) as error:  # URLError is an OSError; a damaged download is a RuntimeError
-        raise MachineError(
-            f"weights {name} of {arch} could not be downloaded ({error}); fetch them where there is a network and "
-            "pass the file with --weights FILE"
-        ) from error
-
-
 def read_weights(path: Path) -> dict[str, torch.Tensor]:
-    """A state dict from .safetensors or a .pth/.pt written by torch.save; tensors on the CPU.
+    """A state dict from .safetensors, a .pth/.pt written by torch.save, or fb.resnet.torch's .t7; tensors on the CPU.
 
     A training checkpoint that holds its weights under `network` (ours), `state_dict` or `model` is accepted, and
     DataParallel's `module.` prefix is dropped. MachineError if there is no such file, DataError if it
@@ -72,7 +59,9 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
     """
     path = Path(path)
     if not path.is_file():
-        raise MachineError(f"weights {path}: no such file; fetch it, or pass --weights FILE (.safetensors or .pth)")
+        raise MachineError(f"weights {path}: no such file; fetch it, or pass --weights FILE (.safetensors, .pth, .t7)")
+    if path.suffix == ".t7":
+        return state_from_t7(path)
     try:
         if path.suffix == ".safetensors":
             state = load_file(path)

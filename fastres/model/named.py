@@ -1,0 +1,84 @@
+"""Pretrained weights by name: torchvision's `IMAGENET1K_V1`, timm's `timm:resnet18.a1_in1k`."""
+
+import torch
+from torchvision.models import get_model
+
+from fastres.errors import DataError, MachineError, UsageError
+from fastres.model.network import BLOCKS, Architecture
+from fastres.views import colour
+
+TIMM = "timm:"
+
+
+def is_name(weights: str) -> bool:
+    """Whether these weights are fetched by name, from torchvision or timm."""
+    return weights.startswith(("IMAGENET1K", TIMM))
+
+
+def named_architecture(arch: str, weights: str) -> Architecture:
+    """What a name stands for, without fetching it. UsageError where there is no such name for `arch`."""
+    if weights.startswith(TIMM):
+        return Architecture(arch, 64, _timm_configuration(arch, weights).num_classes)
+    return Architecture(arch, 64, 1000)
+
+
+def named_state(arch: str, weights: str) -> dict[str, torch.Tensor]:
+    """Fetch the weights, or find them in the library's cache. MachineError without a network."""
+    fetch = _timm_state if weights.startswith(TIMM) else _torchvision_state
+    return fetch(arch, weights)
+
+
+def _torchvision_state(arch: str, name: str) -> dict[str, torch.Tensor]:
+    try:
+        return get_model(arch, weights=name).state_dict()
+    except (KeyError, ValueError) as error:
+        raise UsageError(
+            f"weights {name!r}: torchvision has none of that name for {arch}; expected IMAGENET1K_V1"
+        ) from error
+    except (OSError, RuntimeError) as error:  # URLError is an OSError; a damaged download is a RuntimeError
+        raise _not_fetched(f"{name} of {arch}", error) from error
+
+
+def _timm_state(arch: str, weights: str) -> dict[str, torch.Tensor]:
+    """timm's plain ResNets have torchvision's keys and function; its variants have other names (resnet18d, ...)."""
+    _timm_configuration(arch, weights)
+    import timm
+
+    try:
+        return timm.create_model(weights.removeprefix(TIMM), pretrained=True).state_dict()
+    except Exception as error:  # its hub client raises OSErrors, HTTP libraries' own and RuntimeErrors
+        raise _not_fetched(weights, error) from error
+
+
+def _timm_configuration(arch: str, weights: str):
+    """timm's record of the weights. UsageError for an unknown name, DataError where images are normalised otherwise."""
+    try:
+        from timm.models import get_pretrained_cfg
+    except ImportError as error:
+        raise MachineError(f"weights {weights}: timm is not installed ({error}); pip install 'timm>=1'") from error
+    name = weights.removeprefix(TIMM)
+    its_arch = name.partition(".")[0]
+    if its_arch != arch or its_arch not in BLOCKS:
+        raise UsageError(
+            f"weights {weights}: names {its_arch!r}, expected {TIMM}{arch}.TAG, the schedule's network; "
+            f"`timm.list_pretrained('{arch}.*')` has the tags"
+        )
+    try:
+        configuration = get_pretrained_cfg(name)
+    except RuntimeError as error:
+        raise UsageError(f"weights {weights}: {error} `timm.list_pretrained('{arch}.*')` has the tags") from error
+    mean, std = tuple(colour.MEAN.tolist()), tuple(colour.STD.tolist())
+    if (tuple(configuration.mean), tuple(configuration.std)) != (mean, std):
+        raise DataError(
+            f"weights {weights}: were trained on images normalised by mean {configuration.mean} and deviation "
+            f"{configuration.std}, expected ImageNet's {mean} and {std}, which every view here has; choose another tag"
+        )
+    return configuration
+
+
+def _not_fetched(what: str, error: Exception) -> MachineError:
+    reason = (str(error) or type(error).__name__).splitlines()[0]
+    return MachineError(
+        f"weights {what} could not be downloaded ({reason}); fetch them where there is a network and pass the file "
+        "with --weights FILE"
+    )
