@@ -215,6 +215,14 @@ def test_launcher_reports_a_killed_child_as_the_machines_fault(tmp_path, monkeyp
     assert (tmp_path / "said.txt").read_text() == "started\n"
 
 
+def test_a_stop_counts_even_where_the_run_ends_well(tmp_path, monkeypatch):
+    """The child gets the signal and ends with 0 all the same: the study must not start the next run."""
+    monkeypatch.setattr(work.sys, "executable", str(tmp_path / "python"))
+    (tmp_path / "python").write_text("#!/bin/sh\ntrap 'exit 0' TERM\nkill -TERM $PPID\nwhile :; do sleep 0.1; done\n")
+    (tmp_path / "python").chmod(0o755)
+    assert work.subprocess_launch(["--help"], tmp_path / "said.txt", lambda: None) == 75
+
+
 def test_readme_study_table_is_the_record():
     shown = (ROOT / "README.md").read_text().partition("<!-- study -->\n")[2].partition("\n<!-- end of study -->")[0]
     assert shown == readme_table(ROOT / "runs")

@@ -118,6 +118,8 @@ def subprocess_launch(arguments: list[str], output: Path, tick: Callable[[], Non
                 asked = True
             time.sleep(POLL_S)
             tick()
+    if stop.requested:  # also where the run came to its end before it saw the signal
+        return Preempted.exit_code
     return MachineError.exit_code if child.returncode < 0 else child.returncode
 
 
