@@ -11,11 +11,28 @@ import pytest
 import torch
 
 from fastres.schedule_types import Optimizer, Plateau, Schedule, Stage
-from tests import trees, worlds
+from tests import fault_record, trees, worlds
 
 # the networks here are so small that a second thread costs more than it brings
 os.environ["OMP_NUM_THREADS"] = "1"
 torch.set_num_threads(1)
+
+
+def pytest_addoption(parser) -> None:
+    fault_record.add_option(parser)
+
+
+def pytest_collection_modifyitems(items) -> None:
+    fault_record.note_marks(items)
+
+
+def pytest_runtest_logreport(report) -> None:
+    fault_record.note_report(report)
+
+
+def pytest_sessionfinish(session) -> None:
+    if session.config.getoption("--record-faults"):
+        fault_record.write()
 
 
 @pytest.fixture(scope="session")

@@ -58,6 +58,7 @@ def test_the_index_is_what_dalis_tool_makes(packed_for_engines, tmp_path):
         assert (tmp_path / "theirs.idx").read_text() == (packed_for_engines / f"{split}.idx").read_text()
 
 
+@pytest.mark.fault(6)
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_members_are_the_original_files_or_the_packed_pixels(packed_for_engines, split):
     tree = packed_for_engines.parent / "tree"
@@ -84,6 +85,7 @@ def test_headers_are_those_of_tarfile(size):
     assert tar_header(info.name, size) == info.tobuf(tarfile.USTAR_FORMAT)
 
 
+@pytest.mark.fault(7)
 def test_images_left_out_lower_the_count(tmp_path, capsys):
     write_tree(tmp_path / "tiny")
     spoil(tmp_path / "tiny")

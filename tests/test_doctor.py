@@ -3,6 +3,8 @@
 import json
 import shutil
 
+import pytest
+
 from fastres import doctor
 
 
@@ -29,6 +31,7 @@ def test_damaged_data_is_a_fault_and_absent_data_a_gap(packed, tmp_path, capsys)
     assert code == 0 and findings["packed data"]["remedy"] == "python preprocess/pack.py"
 
 
+@pytest.mark.fault(18)
 def test_missing_wandb_and_old_torch(packed, capsys, monkeypatch):
     versions = {"torch": "2.9.1", "wandb": None, "numba": "0.68.1"}
     monkeypatch.setattr(doctor, "_version", lambda package: versions.get(package))

@@ -44,6 +44,7 @@ def epoch(data, ids, batch_size):
     return pixels, *together, [len(b.ids) for b in batches]
 
 
+@pytest.mark.fault(15)
 @pytest.mark.parametrize("batch_size", [1, 7, 512, 20_000])
 @pytest.mark.parametrize("split", ["train", "val", "test"])
 def test_same_pixels_labels_and_ids_in_the_order_asked_for(opened, packed_for_engines, split, batch_size):
@@ -59,6 +60,7 @@ def test_same_pixels_labels_and_ids_in_the_order_asked_for(opened, packed_for_en
     assert all(size == batch_size for size in sizes[:-1]) and sum(sizes) == len(files)
 
 
+@pytest.mark.fault(15)
 @pytest.mark.parametrize("processes", [1, 2, 3])
 def test_each_processes_share_is_delivered_once_and_unpadded(opened, processes):
     data, seen = opened("train"), []
@@ -110,6 +112,7 @@ def test_torch_keeps_its_threads(opened):
         torch.set_num_threads(1)
 
 
+@pytest.mark.fault(14)
 @pytest.mark.parametrize("damage", ["flipped", "truncated", "empty", "missing", "foreign"])
 def test_damage_is_refused_before_the_library_sees_it(engine, packed_for_engines, tmp_path, damage):
     """Fault 14, in files that were verified before. Within seconds, since a library that hangs would hang here."""
@@ -134,6 +137,7 @@ def test_damage_is_refused_before_the_library_sees_it(engine, packed_for_engines
         open_split(engine, folder, manifest, "train", CPU)
 
 
+@pytest.mark.fault(14)
 def test_files_are_hashed_once_and_again_when_they_were_touched(packed_for_engines, tmp_path, monkeypatch):
     folder = shutil.copytree(packed_for_engines, tmp_path / "packed")
     manifest, name, hashed = load_manifest(folder), "train.files.txt", []
@@ -166,6 +170,7 @@ def test_a_folder_packed_for_another_engine(packed, tmp_path):
         open_split("ffcv", packed, manifest, "train", CPU)
 
 
+@pytest.mark.fault(18)
 @pytest.mark.parametrize("missing", ["ffcv", "dali"])
 def test_a_missing_library_is_said_with_its_remedy(packed, tmp_path, monkeypatch, missing):
     monkeypatch.setattr(libraries, "find_spec", lambda _: None)
@@ -191,6 +196,7 @@ def consume(produce, **settings):
         return list(items)
 
 
+@pytest.mark.fault(28)
 def test_an_exception_in_the_thread_arrives():
     def produce():
         yield 1
@@ -200,6 +206,7 @@ def test_an_exception_in_the_thread_arrives():
         consume(produce)
 
 
+@pytest.mark.fault(28)
 def test_a_thread_that_dies_without_a_word_is_an_error_at_once(monkeypatch):
     monkeypatch.setattr(Ahead, "_work", lambda self, produce: None)
     start = time.monotonic()
@@ -208,6 +215,7 @@ def test_a_thread_that_dies_without_a_word_is_an_error_at_once(monkeypatch):
     assert time.monotonic() - start < 5
 
 
+@pytest.mark.fault(28)
 def test_a_thread_that_is_stuck_is_an_error_within_its_patience():
     assert Ahead(lambda: iter(()), name="x").patience + 1 < 30  # what is promised
     stuck = threading.Event()

@@ -168,3 +168,22 @@ def test_weights_of_another_class_map_are_refused(packed, net, tmp_path, capsys)
 def test_unfinished_run_is_refused(packed, tmp_path, capsys):
     assert command(tmp_path, "--data", packed) == DataError.exit_code
     assert "not finished" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("metadata", [
+    {"upscale": "four"}, {"upscale": 0}, {"upscale": True}, {"convention": ["torch7"]}, {"class_digest": 7}, [1], "x",
+])  # fmt: skip
+def test_metadata_that_makes_no_sense_is_one_sentence(packed, net, tmp_path, capsys, metadata):
+    """A file from anywhere may carry ours by accident or by intent."""
+    path = tmp_path / "foreign.safetensors"
+    path.write_bytes(save_weights(net, metadata))
+    assert command(path, "--data", packed) == DataError.exit_code
+    assert f"weights {path}: its metadata" in capsys.readouterr().err
+
+
+def test_a_damaged_summary_is_one_sentence(packed, weights, tmp_path, capsys):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "final.safetensors").write_bytes(weights.read_bytes())
+    (tmp_path / "run" / "summary.json").write_bytes(b'{"status": "do')
+    assert command(tmp_path / "run", "--data", packed) == DataError.exit_code
+    assert "is not JSON" in capsys.readouterr().err

@@ -1,9 +1,5 @@
-"""Faults 1 to 15, data and packing: which tests prove that each is survived. 15 of 15.
+"""Faults 11 to 15 with the formats of ffcv and dali, and in training. tests/fault_table.py lists all faults."""
 
-A test that is renamed or removed fails here, and so does a fault that nobody tests.
-"""
-
-import ast
 import shutil
 import subprocess
 import sys
@@ -21,63 +17,6 @@ from tests.conftest import TINY_FILE
 from tests.packing import ROOT, Packer, carriers, large_tree, names_in, need, packing, verify_all, wait_for
 from tests.trees import picture, wnid, write_image, write_tree
 
-FAULTS = {
-    1: ("zip truncated", ["test_pack_zip::test_truncated_zip"]),
-    2: ("zip with one byte flipped", [
-        "test_pack_zip::test_flipped_bytes_in_a_zip", "test_pack_zip::test_damage_is_seen_by_workers_too",
-    ]),
-    3: ("HTML saved as .zip", ["test_pack_zip::test_html_saved_as_zip"]),
-    4: ("zip member outside", ["test_pack_zip::test_members_that_point_outside"]),
-    5: ("layouts of val", ["test_pack::test_layouts_of_the_same_data"]),
-    6: ("grayscale, CMYK, PNG named .JPEG", [
-        "test_pack::test_every_row_is_the_image_that_its_line_names",
-        "test_dali::test_members_are_the_original_files_or_the_packed_pixels",
-    ]),
-    7: ("truncated, empty or text images", [
-        "test_pack_faults::test_bad_images_are_all_listed", "test_pack_faults::test_bad_images_are_left_out_on_demand",
-        "test_ffcv::test_images_left_out_lower_the_count", "test_dali::test_images_left_out_lower_the_count",
-        "test_image_folder::test_both_ways_give_the_same_pixels_and_complaints",
-    ]),
-    8: ("wrong image size", ["test_pack_faults::test_sides", "test_pack_faults::test_bad_images_are_all_listed"]),
-    9: ("annotation lines", ["test_pack_faults::test_faulty_annotations", "test_pack::test_layouts_of_the_same_data"]),
-    10: ("wnids.txt reordered", ["test_pack::test_order_of_wnids_does_not_matter"]),
-    11: ("SIGKILL of pack.py", [
-        "test_pack_again::test_sigkill_in_the_middle", "test_pack_again::test_sigkill_at_any_moment",
-        "test_faults_data::test_sigkill_while_all_formats_are_written",
-    ]),
-    12: ("disk full", [
-        "test_pack_again::test_too_little_space_is_said_first", "test_pack_again::test_disk_that_fills_while_writing",
-        "test_faults_data::test_disk_that_fills_under_any_format",
-    ]),
-    13: ("1 or 16 workers", [
-        "test_pack::test_workers_do_not_change_a_byte",
-        "test_faults_data::test_workers_do_not_change_a_byte_of_any_format",
-    ]),
-    14: ("packed file damaged", [
-        "test_resident::test_damage_is_refused", "test_engines::test_damage_is_refused_before_the_library_sees_it",
-        "test_engines::test_files_are_hashed_once_and_again_when_they_were_touched",
-        "test_image_folder::test_check_finds_what_changed",
-    ]),
-    15: ("all engines alike, exactly N", [
-        "test_engines::test_same_pixels_labels_and_ids_in_the_order_asked_for",
-        "test_engines::test_each_processes_share_is_delivered_once_and_unpadded",
-        "test_faults_data::test_training_does_not_depend_on_the_engine",
-    ]),
-}  # fmt: skip
-
-
-def test_each_fault_has_its_tests():
-    assert list(FAULTS) == list(range(1, 16))
-    folder, known = Path(__file__).parent, set()
-    for path in folder.glob("test_*.py"):
-        functions = [node for node in ast.parse(path.read_text()).body if isinstance(node, ast.FunctionDef)]
-        known |= {f"{path.stem}::{node.name}" for node in functions}
-    for number, (what, tests) in FAULTS.items():
-        assert tests and not set(tests) - known, f"fault {number}, {what}"
-
-
-# ---- what the formats of ffcv and dali add
-
 ALL = ("--engines", ",".join(ENGINES))
 
 
@@ -93,6 +32,7 @@ def run(tmp_path, capsys):
     return Packer(tmp_path, capsys)
 
 
+@pytest.mark.fault(13)
 def test_workers_do_not_change_a_byte_of_any_format(all_formats, tmp_path, run, monkeypatch):
     monkeypatch.setattr(decode_pool, "CHUNK_BYTES", 2 * 16 * 16 * 3)
     write_tree(tmp_path / "tiny")
@@ -121,6 +61,7 @@ def test_fewer_formats_leave_no_stale_files(all_formats, tmp_path, run):
     assert len(contents) == 1  # so that a run goes on when its data are packed for one more engine
 
 
+@pytest.mark.fault(11)
 def test_sigkill_while_all_formats_are_written(all_formats, tmp_path, run):
     large_tree(tmp_path / "tiny")
     packed, mark = tmp_path / "packed", uuid.uuid4().hex
@@ -138,6 +79,7 @@ def test_sigkill_while_all_formats_are_written(all_formats, tmp_path, run):
     verify_all(packed)
 
 
+@pytest.mark.fault(12)
 @pytest.mark.parametrize("engine", ["ffcv", "dali"])
 def test_disk_that_fills_under_any_format(tmp_path, engine):
     """A real small disk, in a mount namespace of its own, and a check of free space that is fooled."""
@@ -160,6 +102,7 @@ def test_disk_that_fills_under_any_format(tmp_path, engine):
     assert "the disk is full, found" in done.stderr and "Traceback" not in done.stderr
 
 
+@pytest.mark.fault(15)
 @pytest.mark.slow
 def test_training_does_not_depend_on_the_engine(all_formats, packed_for_engines, tmp_path):
     """The same command with each engine: the same final weights, bit for bit (CPU)."""

@@ -65,6 +65,7 @@ def test_the_bytes_are_those_of_ffcvs_own_writer(packed_for_engines, tmp_path, c
     assert (packed_for_engines / "train.beton").read_bytes() == (tmp_path / "theirs.beton").read_bytes()
 
 
+@pytest.mark.fault(7)
 def test_images_left_out_lower_the_count(tmp_path, capsys):
     write_tree(tmp_path / "tiny")
     spoil(tmp_path / "tiny")
@@ -92,6 +93,7 @@ def test_pages_that_an_image_does_not_fill(tmp_path, monkeypatch, capsys):
     assert np.array_equal(batch.images.numpy(), arrays(tmp_path / "packed", "train")[0][::-1])
 
 
+@pytest.mark.fault(28)
 def test_an_error_inside_an_epoch_arrives(packed_for_engines, monkeypatch):
     """In FFCV's own thread it would leave the reader waiting for ever."""
     data = open_split("ffcv", packed_for_engines, load_manifest(packed_for_engines), "val", CPU)

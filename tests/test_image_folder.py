@@ -127,6 +127,7 @@ def damage(path, how):
     path.unlink() if how == "missing" else path.write_bytes(content)
 
 
+@pytest.mark.fault(14)
 @pytest.mark.parametrize("how", ["first byte", "truncated", "missing"])
 @pytest.mark.parametrize("depth", ["fast", "full"])
 def test_check_finds_what_changed(tree, run, tmp_path, how, depth):
@@ -169,6 +170,7 @@ def test_plain_headers(tmp_path):
         assert fast_decode.plain_header(version) is None
 
 
+@pytest.mark.fault(7)
 def test_both_ways_give_the_same_pixels_and_complaints(tmp_path, monkeypatch, capfd):
     """Damage of every kind, in every position of a small JPEG: OpenCV never accepts what Pillow refuses."""
     if fast_decode.fast_decoder() is None:

@@ -66,6 +66,7 @@ class Runs:
         return open, (str(self.path), "w")
 
 
+@pytest.mark.fault(25)
 def test_pickled_code_is_refused_and_not_run(tmp_path):
     bad = tmp_path / "bad.pth"
     bad.write_bytes(pickle.dumps({"conv1.weight": Runs(tmp_path / "ran")}))

@@ -40,6 +40,7 @@ def run(tmp_path, capsys):
     return Packer(tmp_path, capsys)
 
 
+@pytest.mark.fault(6)
 def test_every_row_is_the_image_that_its_line_names(tree, run, tmp_path):
     root, truth = tree
     code, out, err = run("--source", root)
@@ -88,6 +89,8 @@ LAYOUTS = {  # fault 5 and 9: what the same data may look like
 }
 
 
+@pytest.mark.fault(5)
+@pytest.mark.fault(9)
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_layouts_of_the_same_data(tree, run, tmp_path, name):
     assert run("--source", tree[0])[0] == 0
@@ -107,6 +110,7 @@ def test_layouts_of_the_same_data(tree, run, tmp_path, name):
         assert one.data_digest == two.data_digest
 
 
+@pytest.mark.fault(10)
 def test_order_of_wnids_does_not_matter(tree, run, tmp_path):  # fault 10
     root, _ = tree
     assert run("--source", root)[0] == 0
@@ -118,6 +122,7 @@ def test_order_of_wnids_does_not_matter(tree, run, tmp_path):  # fault 10
     assert load_manifest(tmp_path / "again").class_digest == load_manifest(tmp_path / "packed").class_digest
 
 
+@pytest.mark.fault(13)
 def test_workers_do_not_change_a_byte(tree, tmp_path, run, monkeypatch):  # fault 13
     monkeypatch.setattr(decode_pool, "CHUNK_BYTES", 2 * 16 * 16 * 3)  # two images a chunk: 24 chunks
     write_image(tree[0] / f"train/{wnid(3)}/images/{wnid(3)}_2.JPEG", picture(24, 0))  # a bad one shifts the rows

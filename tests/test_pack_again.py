@@ -105,6 +105,7 @@ def test_two_packers_in_one_folder(tree, run, tmp_path):
     assert run("--source", tree[0])[0] == 0
 
 
+@pytest.mark.fault(11)
 def test_sigkill_in_the_middle(tmp_path, run):
     large_tree(tmp_path / "tiny")
     packed, mark = tmp_path / "packed", uuid.uuid4().hex
@@ -122,6 +123,7 @@ def test_sigkill_in_the_middle(tmp_path, run):
     assert verify_all(packed).data_digest == verify_all(tmp_path / "again").data_digest
 
 
+@pytest.mark.fault(11)
 @pytest.mark.slow
 def test_sigkill_at_any_moment(tmp_path, run):
     large_tree(tmp_path / "tiny")
@@ -178,6 +180,7 @@ def test_interrupt_cleans_up(tmp_path):
     assert wait_for(lambda: not carriers(mark)) and not packed.exists()
 
 
+@pytest.mark.fault(12)
 def test_too_little_space_is_said_first(tree, run, tmp_path, monkeypatch):
     usage = type(shutil.disk_usage(tmp_path))
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10**6, 10**6 - 777, 777))
@@ -186,6 +189,7 @@ def test_too_little_space_is_said_first(tree, run, tmp_path, monkeypatch):
     assert names_in(tmp_path / "packed") == []
 
 
+@pytest.mark.fault(12)
 def test_disk_that_fills_while_writing(tree, tmp_path):
     """A real small disk, in a mount namespace of its own, and a check of free space that is fooled."""
     disk = tmp_path / "disk"

@@ -30,6 +30,8 @@ def run(tmp_path, capsys):
 # ---- images at fault (6, 7, 8)
 
 
+@pytest.mark.fault(7)
+@pytest.mark.fault(8)
 def test_bad_images_are_all_listed(tree, run, tmp_path):
     bad = spoil(tree[0])
     code, out, err = run("--source", tree[0])
@@ -42,6 +44,7 @@ def test_bad_images_are_all_listed(tree, run, tmp_path):
     assert names_in(tmp_path / "packed") == []
 
 
+@pytest.mark.fault(7)
 def test_bad_images_are_left_out_on_demand(tree, run, tmp_path):
     root, truth = tree
     bad = spoil(root)
@@ -90,6 +93,7 @@ def test_the_odd_one_is_named_even_if_it_comes_first(tree, run):
     assert "found 1 of 48 images bad" in err
 
 
+@pytest.mark.fault(8)
 @pytest.mark.parametrize(("width", "height", "expected"), [(24, 16, 3), (12, 12, 2), (8, 8, 0), (24, 24, 0)])
 def test_sides(tmp_path, run, width, height, expected):
     truth = write_tree(tmp_path / "tiny", classes=2, train=2, val=1, test=1, oddities=False)
@@ -128,6 +132,7 @@ FAULTY_LINES = {
 }
 
 
+@pytest.mark.fault(9)
 @pytest.mark.parametrize("newline", ["\n", "\r\n"])
 @pytest.mark.parametrize("name", FAULTY_LINES)
 def test_faulty_annotations(tree, run, tmp_path, name, newline):

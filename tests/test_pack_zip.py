@@ -26,6 +26,7 @@ def run(tmp_path, capsys):
     return Packer(tmp_path, capsys)
 
 
+@pytest.mark.fault(1)
 @pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 0.9, 0.999])
 def test_truncated_zip(tree, run, tmp_path, share):
     archive = zip_tree(tree[0], tmp_path / "tiny.zip")
@@ -38,6 +39,7 @@ def test_truncated_zip(tree, run, tmp_path, share):
     assert names_in(tmp_path) == ["tiny", "tiny.zip"]
 
 
+@pytest.mark.fault(2)
 def test_flipped_bytes_in_a_zip(tree, run, tmp_path):
     """One flipped byte anywhere: refused, or (in a time stamp, say) without any effect on what is packed."""
     archive = zip_tree(tree[0], tmp_path / "tiny.zip")
@@ -58,6 +60,7 @@ def test_flipped_bytes_in_a_zip(tree, run, tmp_path):
             assert load_manifest(tmp_path / "again").data_digest == expected, position
 
 
+@pytest.mark.fault(2)
 def test_damage_is_seen_by_workers_too(tree, run, tmp_path, monkeypatch):
     monkeypatch.setattr(decode_pool, "CHUNK_BYTES", 4 * 16 * 16 * 3)
     archive = zip_tree(tree[0], tmp_path / "tiny.zip")
@@ -71,12 +74,14 @@ def test_damage_is_seen_by_workers_too(tree, run, tmp_path, monkeypatch):
     assert names_in(tmp_path / "packed") == []
 
 
+@pytest.mark.fault(3)
 def test_html_saved_as_zip(run, tmp_path):
     (tmp_path / "tiny.zip").write_text("\n<!DOCTYPE html><html>Please log in</html>")
     code, _, err = run("--source", tmp_path / "tiny.zip")
     assert code == 3 and "found an HTML page" in err and "the download failed" in err
 
 
+@pytest.mark.fault(4)
 @pytest.mark.parametrize("name", ["../../evil.txt", "/tmp/evil-fastres.txt", "tiny/train/../../x", "..\\x", "C:\\x"])
 def test_members_that_point_outside(tree, run, tmp_path, name):
     archive = zip_tree(tree[0], tmp_path / "below" / "tiny.zip") if (tmp_path / "below").mkdir() is None else None

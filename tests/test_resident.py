@@ -35,6 +35,7 @@ def test_unlabelled_split(packed):
     assert len(data) == 6 and set(data.labels.tolist()) == {-1}
 
 
+@pytest.mark.fault(14)
 @pytest.mark.parametrize("name", ["train.images.npy", "train.labels.npy"])
 @pytest.mark.parametrize("damage", ["flipped", "truncated", "empty", "missing", "foreign"])
 def test_damage_is_refused(packed, tmp_path, name, damage):

@@ -50,6 +50,7 @@ def test_overrides_reach_their_place_and_only_it():
     assert PAPER.stages[0].epochs == 5  # the table itself is frozen
 
 
+@pytest.mark.fault(16)
 @pytest.mark.parametrize(
     "setting,sentence",
     [

@@ -73,6 +73,7 @@ def test_captured_is_eager_to_rounding(packed, stage):
     assert_same(train(packed, "captured", stage, 8, precision), train(packed, "eager", stage, 8, precision), 1e-4)
 
 
+@pytest.mark.fault(18)
 def test_captured_is_refused_where_it_cannot_run(packed):
     with pytest.raises(MachineError, match="step captured: needs a GPU.*--set step=eager"):
         train(packed, "captured", "fc")
@@ -159,6 +160,7 @@ def test_checkpoint_of_one_step_continues_in_another(packed):
     assert second.optimizer.state_dict()["state"].keys() == first.optimizer.state_dict()["state"].keys()
 
 
+@pytest.mark.fault(18)
 def test_precision_choices(monkeypatch):
     from fastres.engine import precision
 

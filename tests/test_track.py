@@ -37,6 +37,7 @@ time.sleep(60)
 """
 
 
+@pytest.mark.fault(19)
 def test_a_live_process_refuses_a_second_and_sigkill_frees_the_folder(tmp_path):
     with start(HOLD, tmp_path / "run", json.dumps(CONFIG)) as holder:
         assert holder.stdout.readline() == "open\n"
@@ -56,6 +57,7 @@ def test_closing_gives_the_folder_back_and_refusal_keeps_the_holders_pid(tmp_pat
     RunDir.open(tmp_path, CONFIG).close()
 
 
+@pytest.mark.fault(19)
 def test_another_configuration_is_refused_with_the_difference(tmp_path):
     RunDir.open(tmp_path, CONFIG).close()
     other = {"optimizer": {"lr": 0.02, "nesterov": True}, "stages": [{"name": "fc", "epochs": 5}], "seed": 1}
@@ -82,6 +84,7 @@ def test_flatten_names_every_value_as_set_does():
     assert differences({"a": True}, {"a": 1}) == ["a: true in the folder, 1 now"]
 
 
+@pytest.mark.fault(20)
 def test_a_folder_that_cannot_be_made_is_exit_4_at_the_start(tmp_path):
     (tmp_path / "file").write_text("")
     for path in (tmp_path / "file" / "run", Path("/proc/fastres")):
@@ -110,6 +113,7 @@ def test_a_damaged_file_is_data_with_a_remedy(tmp_path, name, content):
     RunDir.open(tmp_path, CONFIG).close()
 
 
+@pytest.mark.fault(26)
 def test_write_atomic_leaves_the_old_content_when_the_disk_is_full(tmp_path, monkeypatch):
     write_atomic(tmp_path / "a", b"old")
 
@@ -202,6 +206,7 @@ sys.exit(run_command(main))
 """
 
 
+@pytest.mark.fault(26)
 def test_a_full_disk_is_a_sentence_and_exit_4(tmp_path):
     with start(FILL_A_DISK, tmp_path / "log.jsonl") as writer:
         _, errors = writer.communicate(timeout=20)

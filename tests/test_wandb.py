@@ -116,6 +116,7 @@ def swallowing_port():
         yield server.getsockname()[1]
 
 
+@pytest.mark.fault(29)
 def test_a_port_that_swallows_costs_nothing_and_loses_nothing(tmp_path):
     with swallowing_port() as port:
         seconds, command, code, wall, errors = train(tmp_path, port)
@@ -126,6 +127,7 @@ def test_a_port_that_swallows_costs_nothing_and_loses_nothing(tmp_path):
     assert b"val/top1_err" in transaction_logs(tmp_path / "run") and b"33.125" in transaction_logs(tmp_path / "run")
 
 
+@pytest.mark.fault(29)
 @pytest.mark.slow
 def test_no_network_is_said_once_and_leaves_an_offline_run(tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as server:
@@ -171,6 +173,7 @@ def serving(handler):
         thread.join()
 
 
+@pytest.mark.fault(29)
 def test_a_bad_key_is_said_once_and_leaves_an_offline_run(tmp_path):
     with serving(Refuse) as server:
         _, command, code, _, errors = train(tmp_path, server.server_port)
@@ -238,6 +241,7 @@ def test_a_server_receives_every_point_on_its_axis(tmp_path):
     assert points[-1]["val/top1_err"] == 33.125 and points[-1]["epoch"] == 1
 
 
+@pytest.mark.fault(29)
 @pytest.mark.slow
 def test_a_network_that_dies_under_a_run_is_made_good_by_wandb_sync(tmp_path):
     with serving(Stalling) as server:
@@ -250,6 +254,7 @@ def test_a_network_that_dies_under_a_run_is_made_good_by_wandb_sync(tmp_path):
     assert len(points) == 1001 and points[-1]["val/top1_err"] == 33.125
 
 
+@pytest.mark.fault(29)
 @pytest.mark.slow
 def test_a_server_that_stalls_after_the_first_answer_is_left_behind(tmp_path):
     with serving(Stall) as server:
@@ -262,6 +267,7 @@ def test_a_server_that_stalls_after_the_first_answer_is_left_behind(tmp_path):
         assert b"33.125" in transaction_logs(tmp_path / "run")
 
 
+@pytest.mark.fault(29)
 def test_a_killed_child_is_said_once_and_the_run_goes_on(run_dir, capfd):
     mirror = open_wandb("offline", run_dir, "p", "n", {})
     mirror._process.kill()
@@ -277,6 +283,7 @@ def test_a_killed_child_is_said_once_and_the_run_goes_on(run_dir, capfd):
     assert capfd.readouterr().err.count("W&B") == 1
 
 
+@pytest.mark.fault(29)
 def test_a_child_that_hangs_drops_points_and_is_left_behind(run_dir, capfd, monkeypatch):
     monkeypatch.setattr(mirror_module, "QUEUE_LENGTH", 100)
     mirror = open_wandb("offline", run_dir, "p", "n", {})
@@ -306,6 +313,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
+@pytest.mark.fault(29)
 def test_sigkill_of_the_run_leaves_no_orphan_and_loses_no_point(tmp_path):
     done = subprocess.run([sys.executable, "-c", DIE, str(tmp_path)], cwd=ROOT, stdout=subprocess.PIPE, timeout=60)
     child = Path(f"/proc/{int(done.stdout)}")
@@ -331,12 +339,14 @@ def processes_mentioning(pid: str) -> list[str]:
     return found
 
 
+@pytest.mark.fault(29)
 def test_a_folder_that_cannot_be_made_turns_the_mirror_off(run_dir, capfd):
     (run_dir.path / "wandb").write_text("a file is in the way")
     assert isinstance(open_wandb("offline", run_dir, "p", "n", {}), NoWandb)
     assert "W&B could not start" in capfd.readouterr().err
 
 
+@pytest.mark.fault(18)
 def test_without_wandb_installed(run_dir, capfd, monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", None)  # what an import of a missing package meets
     quiet = open_wandb(None, run_dir, "p", "n", {})

@@ -10,6 +10,7 @@ SUBJECTS = {  # name: (module with a main(argv), what it measures)
     "loaders": ("fastres.bench.loaders", "packed file to batches ready for the network, one warm epoch"),
     "packing": ("fastres.bench.packing", "a tree of JPEGs to packed files for every engine"),
     "steps": ("fastres.bench.steps", "one optimiser step of every kind of stage"),
+    "soak": ("fastres.bench.soak", "50 epochs: memory, threads and file handles must stay flat"),
     "run": ("fastres.bench.run", "a whole schedule from a cold start, one process a seed"),
 }
 

@@ -49,7 +49,7 @@ class RunDir:
             if not os.access(path, os.W_OK | os.X_OK):
                 raise _not_writable(path, "no right to create files in it")
             settled = _settle_config(path, config, may_change)
-            for folder in (path, *(path / name for name in ("checkpoints", "pictures", "wandb"))):
+            for folder in (path, *(path / name for name in ("checkpoints", "pictures", "stages", "wandb"))):
                 sweep(folder)
             return cls(path, lock, settled)
         except OSError as error:
