@@ -13,7 +13,7 @@ setup(
     description="Fast, trustworthy staged fine-tuning of pretrained residual networks on small images",
     license="Apache-2.0",
     python_requires=">=3.11",
-    packages=find_packages(include=["fastres", "fastres.*"]),
+    packages=find_packages(include=["fastres", "fastres.*", "preprocess", "preprocess.*"]),
     package_data={"fastres.model": ["shipped/*"]},
     install_requires=[
         "torch>=2.11",

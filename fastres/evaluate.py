@@ -25,7 +25,7 @@ from fastres.files import write_atomic
 from fastres.geometry import Geometry
 from fastres.model.fold import StageNetwork
 from fastres.model.network import describe
-from fastres.model.weights import network_from, read_metadata, read_weights
+from fastres.model.weights import check_digest, final_weights, network_from, read_metadata, read_weights
 from fastres.schedule_types import ViewSettings
 from fastres.track.console import Progress, say, table
 from fastres.track.run_dir import read_object
@@ -123,11 +123,9 @@ def write_submission(path: Path, names: list[str], ranking: torch.Tensor, manife
 
 def _weights_of(target: Path) -> tuple[Path, dict]:
     """The weights file a user means, and the summary of its run ({} for a bare file)."""
+    weights = final_weights(target)
     if not target.is_dir():
-        return target, {}
-    weights = target / "final.safetensors"
-    if not weights.is_file():
-        raise DataError(f"{target}: has no final.safetensors, so its run is not finished; train it to its end first")
+        return weights, {}
     return weights, read_object(target / "summary.json", "pass --data DIR and the weights file itself") or {}
 
 
@@ -144,7 +142,7 @@ def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(
         prog="python -m fastres.evaluate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    p.add_argument("target", type=Path, metavar="RUN_DIR|WEIGHTS", help="a finished run, or a .safetensors/.pth file")
+    p.add_argument("target", type=Path, metavar="RUN_DIR|WEIGHTS", help="a finished run, or weights (.pth, .t7 too)")
     p.add_argument("--data", type=Path, help="packed folder (default: the run's, else packed/)")
     p.add_argument("--split", choices=("val", "test"), default="val")
     p.add_argument("--combine", choices=scoring.COMBINATIONS, default="expsum", help="how crop scores become one")
@@ -170,6 +168,7 @@ def run(args: argparse.Namespace, world: World) -> dict:
     packed = args.data or Path(str(summary.get("data", "packed")))
     manifest = load_manifest(packed)
     state, metadata = read_weights(weights), read_metadata(weights)
+    check_digest(state, metadata, weights)
     architecture = describe(state)
     network = network_from(state, weights)
     _check_classes(metadata, architecture.classes, manifest, weights)

@@ -25,7 +25,8 @@ from fastres.errors import Diverged, MachineError, Preempted
 from fastres.evaluate import evaluate
 from fastres.files import write_atomic
 from fastres.geometry import Geometry
-from fastres.model.weights import initial_network, network_from, save_weights
+from fastres.model.card import NORMALISATION
+from fastres.model.weights import digest_of, initial_network, network_from, save_weights
 from fastres.schedule_types import Schedule
 from fastres.stage_run import StageRun
 from fastres.track.clock import Clock
@@ -236,7 +237,8 @@ class Run:
 
     def _publish(self, errors: dict, upscale: int) -> dict:
         """What a finished run leaves in its folder; returns the summary."""
-        write_atomic(self.folder.path / "final.safetensors", save_weights(self.network, self._metadata(upscale)))
+        metadata = {**self._metadata(upscale), "digest": digest_of(self.network.state_dict())}
+        write_atomic(self.folder.path / "final.safetensors", save_weights(self.network, metadata))
         pictures = report.draw(self)
         summary = report.summarise(self, errors, pictures)
         self.log("final", errors=errors)
@@ -247,8 +249,9 @@ class Run:
         return summary
 
     def _metadata(self, upscale: int) -> dict:
-        """What evaluation needs to know of a weights file, which it keeps beside the tensors."""
+        """What those who use a weights file need to know, kept beside its tensors."""
         return {
+            "settings": self.schedule.to_dict(), "normalisation": NORMALISATION,
             "schedule": self.schedule.name, "seed": self.seed, "upscale": upscale,
             "convention": self.schedule.views.convention, "class_digest": self.manifest.class_digest,
             "classes": [[info.wnid, info.name] for info in self.manifest.classes],

@@ -5,7 +5,6 @@ tensors and the images seen. Nothing else crosses the border of a stage (optimis
 starts there ends in the same bits as one that trains every stage.
 """
 
-import hashlib
 import json
 import os
 import shutil
@@ -17,7 +16,7 @@ from torchvision.models.resnet import ResNet
 
 from fastres.errors import DataError, UsageError
 from fastres.files import write_atomic
-from fastres.model.weights import read_metadata, read_weights, save_weights
+from fastres.model.weights import digest_of, read_metadata, read_weights, save_weights
 from fastres.schedule_loading import shared_stages
 from fastres.track.log import read_log
 from fastres.track.run_dir import differences
@@ -28,7 +27,7 @@ SHOWN = 3  # differences in a refusal
 def save_stage_end(run: Path, index: int, network: ResNet, metadata: dict) -> None:
     """Keep the network of stage `index`, which has just ended."""
     _file(run, index).parent.mkdir(exist_ok=True)
-    facts = {**metadata, "stage": index, "digest": _digest(network.state_dict())}
+    facts = {**metadata, "stage": index, "digest": digest_of(network.state_dict())}
     write_atomic(_file(run, index), save_weights(network, facts))
 
 
@@ -46,7 +45,7 @@ class Start:
         """
         path = _file(self.run, self.stages - 1)
         state, metadata = read_weights(path), read_metadata(path)
-        if _digest(state) != metadata.get("digest"):
+        if digest_of(state) != metadata.get("digest"):
             raise DataError(f"{path}: its tensors do not match the digest beside them; train without --start-from")
         return state, metadata["images_seen"]
 
@@ -100,12 +99,3 @@ def _without(config: dict, shared: int) -> dict:
 
 def _file(run: Path, index: int) -> Path:
     return run / "stages" / f"{index}.safetensors"
-
-
-def _digest(state: dict[str, torch.Tensor]) -> str:
-    """sha256 over names and contents in the order of names."""
-    found = hashlib.sha256()
-    for name in sorted(state):
-        found.update(name.encode())
-        found.update(state[name].detach().cpu().contiguous().numpy())
-    return found.hexdigest()

@@ -1,6 +1,8 @@
 """Weights in and out: by name (see named.py), from a file, or shipped with the package. No stored code is ever run."""
 
+import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -14,8 +16,11 @@ from fastres.model.network import Architecture, build, describe
 from fastres.model.torch7 import state_from_t7
 from fastres.schedule_types import Schedule
 
-# What evaluation relies on of the metadata beside the tensors. A file may come from anywhere.
+# What is relied on of the metadata beside the tensors. A file may come from anywhere.
 METADATA = {
+    "side": ("a multiple of 8", lambda value: type(value) is int and value >= 8 and value % 8 == 0),
+    "classes": ("pairs of texts", lambda value: isinstance(value, list) and all(map(_is_pair, value))),
+    "digest": ("text", lambda value: isinstance(value, str)),
     "upscale": ("a whole number from 1", lambda value: type(value) is int and value >= 1),
     "convention": ("half-pixel or torch7", lambda value: value in ("half-pixel", "torch7")),
     "class_digest": ("text", lambda value: isinstance(value, str)),
@@ -114,6 +119,11 @@ def read_metadata(path: Path) -> dict:
         return {}
     with safe_open(path, "pt") as file:
         text = (file.metadata() or {}).get("fastres", "{}")
+    return parse_metadata(text, path)
+
+
+def parse_metadata(text: str, path: Path) -> dict:
+    """The JSON object that stands in the file at `path`. DataError where it makes no sense."""
     try:
         metadata = json.loads(text)
     except ValueError as error:
@@ -127,6 +137,35 @@ def read_metadata(path: Path) -> dict:
                 "again, or save its tensors alone"
             )
     return metadata
+
+
+def _is_pair(value: object) -> bool:
+    return isinstance(value, list) and len(value) == 2 and all(isinstance(text, str) for text in value)
+
+
+def digest_of(state: Mapping[str, torch.Tensor]) -> str:
+    """sha256 over names and contents in the order of names."""
+    found = hashlib.sha256()
+    for name in sorted(state):
+        found.update(name.encode())
+        found.update(state[name].detach().cpu().contiguous().numpy())
+    return found.hexdigest()
+
+
+def check_digest(state: Mapping[str, torch.Tensor], metadata: dict, path: Path) -> None:
+    """DataError where the tensors are not those that the digest beside them was made of."""
+    if "digest" in metadata and metadata["digest"] != digest_of(state):
+        raise DataError(f"weights {path}: its tensors do not match the digest beside them; get the file again")
+
+
+def final_weights(target: Path) -> Path:
+    """The weights file a user means by a file or a run's folder. DataError if the run is not finished."""
+    if not target.is_dir():
+        return target
+    weights = target / "final.safetensors"
+    if not weights.is_file():
+        raise DataError(f"{target}: has no final.safetensors, so its run is not finished; train it to its end first")
+    return weights
 
 
 def network_from(state: dict[str, torch.Tensor], source: object) -> ResNet:

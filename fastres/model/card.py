@@ -1,0 +1,70 @@
+"""What must be known beside a network's weights to use them: its classes, and how an image becomes its input."""
+
+import json
+from dataclasses import dataclass, field
+
+from fastres.errors import DataError
+from fastres.geometry import Geometry
+from fastres.model.network import Architecture
+from fastres.schedule_types import ViewSettings
+from fastres.views import colour
+
+NORMALISATION = {"mean": colour.MEAN.tolist(), "std": colour.STD.tolist()}  # of RGB in 0..1
+# A 7x7 stem that nobody said more about is an ImageNet network: it sees images of 256 pixels, not enlarged ones.
+BARE_SIDES = {"7x7": 256, "3x3": 64}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Card:
+    """classes: (id, name) by output. metadata: all that stood beside the weights, these facts included."""
+
+    classes: tuple[tuple[str, str], ...]
+    geometry: Geometry
+    convention: str
+    metadata: dict = field(default_factory=dict)
+
+    @property
+    def settings(self) -> ViewSettings:
+        return ViewSettings(convention=self.convention)
+
+    def preprocessing(self) -> str:
+        """One sentence for whoever has nothing but the file."""
+        side, resized, crop = self.geometry.side, self.geometry.resized, self.geometry.crop
+        enlarge = f"enlarge it to {resized} by bicubic interpolation ({self.convention}), " if resized != side else ""
+        mean, std = NORMALISATION["mean"], NORMALISATION["std"]
+        return (
+            f"RGB; bring the centre square to {side} x {side} pixels (area mean to shrink, bicubic to enlarge), "
+            f"{enlarge}cut out a {crop} x {crop} window (the centre one, or several whose scores are combined); "
+            f"(pixel / 255 - mean) / std with mean {mean} and std {std}; float32 [batch, 3, {crop}, {crop}]"
+        )
+
+    def to_metadata(self) -> dict:
+        """What goes beside the weights: what is known of them, with this card's facts."""
+        facts = {
+            "classes": [list(pair) for pair in self.classes], "side": self.geometry.side,
+            "upscale": self.geometry.upscale, "convention": self.convention, "normalisation": NORMALISATION,
+        }  # fmt: skip
+        return {**self.metadata, **facts}
+
+
+def card_of(metadata: dict, architecture: Architecture, source: object) -> Card:
+    """From a file's checked metadata; what it does not say is filled in. DataError where it contradicts the network
+    or asks for another normalisation than the views have."""
+    if metadata.get("normalisation", NORMALISATION) != NORMALISATION:
+        raise DataError(
+            f"weights {source}: normalised by {json.dumps(metadata['normalisation'])}, expected "
+            f"{json.dumps(NORMALISATION)}, which every view here has; use weights trained with that"
+        )
+    count = architecture.classes
+    classes = tuple((wnid, name) for wnid, name in metadata.get("classes", ())) or tuple(
+        (str(i), f"class {i}") for i in range(count)
+    )
+    if len(classes) != count:
+        raise DataError(
+            f"weights {source}: names {len(classes)} classes, expected the network's {count}; get the file again"
+        )
+    bare = "side" not in metadata
+    side = BARE_SIDES[architecture.stem] if bare else metadata["side"]
+    upscale = metadata.get("upscale", 1 if bare else architecture.upscale)
+    convention = metadata.get("convention", ViewSettings().convention)
+    return Card(classes=classes, geometry=Geometry(side, upscale), convention=convention, metadata=metadata)
