@@ -12,6 +12,7 @@ import torch
 
 from fastres.schedule_types import Optimizer, Plateau, Schedule, Stage
 from tests import fault_record, trees, worlds
+from tests.demo import demo_run, demo_world  # noqa: F401 - fixtures
 
 # the networks here are so small that a second thread costs more than it brings
 os.environ["OMP_NUM_THREADS"] = "1"

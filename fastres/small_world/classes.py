@@ -19,7 +19,7 @@ LAYOUTS = ("single", "pair", "row", "orbit", "swarm")
 
 # Classes come in pairs that share palette and layout, so that neither tells them apart alone.
 FAMILY = 2
-# Two classes that differ in nothing but these textures, at a period beyond the Nyquist limit of the small images,
+# Two classes that differ in nothing but these textures, at a period near the Nyquist limit of the small images,
 # are nearly one class to a net that sees the small image badly: they bound the error from below, so there are
 # only three. Row of the table -> (the earlier row it copies, that row's texture, its own texture).
 TWINS = {3: (1, "striped", "zigzag"), 7: (5, "checked", "dotted"), 23: (21, "ringed", "spiral")}

@@ -118,7 +118,8 @@ def _copies(draws: Draws, layout: np.ndarray) -> tuple[np.ndarray, ...]:
 def draw_scenes(seed: int, stream: str, split: str, classes: np.ndarray, index: np.ndarray, num_classes: int,
                 detail: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """classes, index i64 [n] -> objects f32 [n, OBJECTS, OBJECT_COLUMNS], settings f32 [n, SETTING_COLUMNS],
-    sensor seeds u32 [n]. `detail` is the side in pixels of the small image: periods lie beyond its Nyquist limit."""
+    sensor seeds u32 [n]. `detail` is the side in pixels of the small image: texture periods
+    start at its Nyquist limit, two pixels."""
     table = class_table(num_classes)
     rows = np.array([[c.shape, c.texture, c.palette, c.layout, c.fine] for c in table])[classes]
     draws, n = Draws(seed, stream, split, classes, index), len(classes)
@@ -134,12 +135,12 @@ def draw_scenes(seed: int, stream: str, split: str, classes: np.ndarray, index: 
 def _draw_main(draws: Draws, copies: np.ndarray, rows: np.ndarray, detail: int) -> None:
     """The class's own shape, [n, COPIES, OBJECT_COLUMNS]; copies share shape, texture and colours."""
     x, y, radius = _copies(draws, rows[:, 3])
-    scale = draws.uniform(0.6, 1.2)
+    scale = draws.uniform(0.8, 1.3)
     at_x, at_y = draws.uniform(0.33, 0.67), draws.uniform(0.33, 0.67)
     strays = draws.uniform() < STRAY
     first, second = _colours(draws, np.where(strays, draws.below(len(PALETTE_HUES)), rows[:, 2]))
     fine = rows[:, 4] > 0
-    period = np.where(fine, draws.uniform(1.4, 1.6), draws.uniform(1.3, 2.0)) / detail
+    period = np.where(fine, draws.uniform(2.0, 2.4), draws.uniform(2.2, 4.5)) / detail
     angle, stretch = draws.uniform(-1.0, 1.0), draws.uniform(0.8, 1.25)
     for k in range(COPIES):
         o = copies[:, k]
