@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from fastres.data.manifest import Manifest
-from fastres.engine.distributed import World
 from fastres.engine.precision import Precision
+from fastres.engine.world import World
 from fastres.schedule_types import Schedule
 from fastres.track.run_dir import FollowedRunDir, RunDir
 

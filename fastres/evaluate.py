@@ -18,8 +18,9 @@ from torchvision.models.resnet import ResNet
 from fastres import scoring, views
 from fastres.data.engines import Split, open_split, packed_for
 from fastres.data.manifest import Manifest, load_manifest, verify_file
-from fastres.engine.distributed import World, open_world
+from fastres.engine.distributed import open_world
 from fastres.engine.precision import CHOICES, Precision, choose_precision
+from fastres.engine.world import World
 from fastres.errors import DataError, MachineError, UsageError, run_command
 from fastres.files import write_atomic
 from fastres.geometry import Geometry

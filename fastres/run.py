@@ -15,12 +15,12 @@ from fastres import report
 from fastres.data.engines import open_split
 from fastres.data.manifest import Manifest
 from fastres.engine.checkpoint import Position, load_checkpoint
-from fastres.engine.distributed import World
 from fastres.engine.operate import Theatre, operate
 from fastres.engine.precision import Precision
 from fastres.engine.saving import interval
 from fastres.engine.signals import StopRequest
 from fastres.engine.stage_ends import Start, save_stage_end
+from fastres.engine.world import World
 from fastres.errors import Diverged, MachineError, Preempted
 from fastres.evaluate import evaluate
 from fastres.files import write_atomic

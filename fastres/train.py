@@ -21,11 +21,12 @@ from fastres.data.libraries import require
 from fastres.data.manifest import load_manifest
 from fastres.endings import noted
 from fastres.engine.determinism import make_deterministic
-from fastres.engine.distributed import World, open_world
+from fastres.engine.distributed import open_world
 from fastres.engine.precision import CHOICES, choose_precision
 from fastres.engine.rehearsal import rehearse
 from fastres.engine.signals import StopRequest
 from fastres.engine.stage_ends import find_start
+from fastres.engine.world import World
 from fastres.errors import UsageError, run_command
 from fastres.evaluate import score
 from fastres.report import as_text

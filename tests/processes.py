@@ -4,27 +4,22 @@ import contextlib
 import json
 import multiprocessing
 import os
-import socket
 import sys
 import tempfile
 import traceback
 from collections.abc import Callable
 from pathlib import Path
 
+from torch.distributed import TCPStore
+
 PRELOADED = ["fastres.train", "fastres.evaluate", "tests.conftest", "tests.processes"]
 LIMIT_S = 120
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("localhost", 0))
-        return probe.getsockname()[1]
-
-
 def environment(rank: int, size: int, port: int) -> dict[str, str]:
-    """What torchrun sets for a process on one machine."""
+    """What torchrun sets for a process on one machine; like torchrun, whoever starts the processes has the store."""
     return {"RANK": str(rank), "WORLD_SIZE": str(size), "LOCAL_RANK": str(rank), "LOCAL_WORLD_SIZE": str(size),
-            "MASTER_ADDR": "localhost", "MASTER_PORT": str(port)}  # fmt: skip
+            "MASTER_ADDR": "localhost", "MASTER_PORT": str(port), "TORCHELASTIC_USE_AGENT_STORE": "True"}  # fmt: skip
 
 
 def together(size: int, work: Callable, *arguments) -> list:
@@ -35,8 +30,8 @@ def together(size: int, work: Callable, *arguments) -> list:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOADED)
     with tempfile.TemporaryDirectory() as folder:
-        port = free_port()
-        started = [context.Process(target=_process, args=(environment(rank, size, port), folder, work, arguments))
+        store = TCPStore("localhost", 0, is_master=True, wait_for_workers=False)
+        started = [context.Process(target=_process, args=(environment(rank, size, store.port), folder, work, arguments))
                    for rank in range(size)]  # fmt: skip
         for process in started:
             process.start()

@@ -1,24 +1,32 @@
 """What tests of several processes do in each of them; the same functions serve as the one-process reference."""
 
+import contextlib
 import copy
 import hashlib
+import io
+import os
+import signal
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch.nn import functional
 
-from fastres import evaluate, views
+from fastres import evaluate, train, views
 from fastres.data.manifest import load_manifest
 from fastres.data.resident import Resident
-from fastres.engine.distributed import World, open_world, slice_of
+from fastres.engine.distributed import open_world, slice_of
 from fastres.engine.optimizer import sgd
 from fastres.engine.precision import Precision
+from fastres.engine.step import EagerStep
 from fastres.engine.steps import step_kind
+from fastres.engine.world import World
+from fastres.errors import DataError, run_command
 from fastres.geometry import Geometry
 from fastres.model.freeze import set_trainable, training_mode
 from fastres.model.network import Architecture, build
 from fastres.schedule_types import Optimizer, Stage, ViewSettings
+from tests.conftest import TINY_FILE
 
 CPU = Precision("fp32", torch.device("cpu"))
 RATE = 0.001
@@ -37,6 +45,7 @@ def everything(packed: str) -> dict:
             "own": [trained(world, packed, ("*",), count, sync_bn=False) for count in (UNEVEN, EMPTY)],
             "head": trained(world, packed, ("fc.*",), EMPTY, sync_bn=False),
             "stem": trained(world, packed, ("conv1.*",), EMPTY, sync_bn=True),
+            "fp16": overflowing(world, packed),
         }
 
 
@@ -95,6 +104,64 @@ def trained(world: World, packed: str, patterns: tuple[str, ...], count: int, *,
         step(batch, _plan(), RATE)
     return {"loss": step.mean_loss(), "learned": flat(learning),
             "statistics": flat([b for b in network.buffers() if b.is_floating_point()])}  # fmt: skip
+
+
+class Fp16(Precision):
+    def scaler(self) -> torch.amp.GradScaler:
+        return torch.amp.GradScaler("cpu", init_scale=2.0**10)
+
+
+def overflowing(world: World, packed: str) -> dict:
+    """Two fp16 steps; in the first one the last process's loss alone overflows."""
+    network, learning, optimizer = _start(("*",))
+    before = flat(learning)
+    step = world.step_class(step_kind("eager"), False)(network, optimizer, Fp16("fp16", CPU.device))
+    plan = views.TrainPlan(geometry=Geometry(16, 1), settings=ViewSettings(), seed=0, stage=0, epoch=1,
+                           dtype=torch.float16)  # fmt: skip
+    scale, seen = step.scaler.scale, []
+    step.scaler.scale = lambda loss: scale(loss * (2.0**127 if world.rank == world.size - 1 else 1.0))
+    for batch in world.batches(_data(packed), np.arange(16), 8):
+        step(batch, plan, RATE)
+        seen.append([flat(learning) == before, step.scaler.get_scale()])
+        step.scaler.scale = scale
+    return {"seen": seen, "learned": flat(learning)}
+
+
+def command(main, arguments: list[str]) -> dict:
+    """A command in this process as its shell would see it: exit code, stdout and stderr."""
+    out, said = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(said):
+        code = run_command(lambda: main(arguments))
+    return {"code": code, "out": out.getvalue(), "said": said.getvalue()}
+
+
+def train_run(packed: str, folder: str, extra: list[str], event: list | None = None) -> dict:
+    """`train` on the tiny schedule; `event`: (kind, rank, step), what happens to one process after its n-th step."""
+    if event:
+        _plan_event(*event)
+    arguments = ["--schedule", str(TINY_FILE), "--data", packed, "--run-dir", folder, "--wandb", "off",
+                 "--precision", "fp32", *extra]  # fmt: skip
+    return command(train.main, arguments)
+
+
+def _plan_event(kind: str, rank: int, count: int) -> None:
+    original, done = EagerStep.__call__, 0
+
+    def counting(self, *arguments, **named):
+        nonlocal done
+        original(self, *arguments, **named)
+        done += 1
+        if done == count and int(os.environ.get("RANK", 0)) == rank:
+            if kind == "signal":
+                os.kill(os.getpid(), signal.SIGTERM)
+            elif kind == "fault":
+                raise DataError("a file that only this process reads is damaged; pack it again")
+
+    EagerStep.__call__ = counting
+
+
+def evaluate_run(arguments: list[str]) -> dict:
+    return command(evaluate.main, arguments)
 
 
 def emulated(size: int, packed: str, count: int) -> dict:

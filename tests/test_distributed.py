@@ -1,11 +1,17 @@
 """Several processes make the views, scores and steps of one."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
 
-from fastres.engine.distributed import World, open_world, slice_of
+from fastres.data.manifest import load_manifest
+from fastres.engine.distributed import open_world, slice_of
+from fastres.engine.world import World
 from fastres.errors import MachineError, UsageError
+from fastres.model.network import Architecture, build
+from fastres.model.weights import save_weights
 from tests import processes, sharing
 
 
@@ -101,3 +107,34 @@ def test_a_gpu_named_by_number_is_refused_under_torchrun(monkeypatch):
     if not torch.cuda.is_available():
         with pytest.raises(MachineError, match="no such GPU"):
             open_world("cuda")
+
+
+def test_fp16_skips_an_update_in_all_processes_or_in_none(worlds):
+    """One process's gradients overflow in the first step: nobody updates, every scale is halved; then all go on."""
+    for world in worlds:
+        assert world["fp16"]["seen"] == [[True, 512.0], [False, 512.0]]
+        assert world["fp16"]["learned"] == worlds[0]["fp16"]["learned"]
+
+
+def test_evaluation_prints_and_writes_once_what_one_process_would(packed, tmp_path):
+    torch.manual_seed(0)
+    weights = tmp_path / "net.safetensors"
+    digest = load_manifest(packed).class_digest
+    weights.write_bytes(save_weights(build(Architecture("resnet18", 4, 4)), {"upscale": 4, "class_digest": digest}))
+    common = [str(weights), "--data", str(packed), "--device", "cpu", "--json"]
+    for arguments in (["--split", "val"], ["--split", "test", "--submission", str(tmp_path / "answers.txt")]):
+        alone = sharing.evaluate_run([*common, *arguments])
+        answers = (tmp_path / "answers.txt").read_bytes() if "test" in arguments else None
+        (tmp_path / "answers.txt").unlink(missing_ok=True)
+        first, second = processes.together(2, sharing.evaluate_run, [*common, *arguments])
+        assert alone["code"] == first["code"] == second["code"] == 0
+        assert json.loads(first["out"]) == json.loads(alone["out"]) and second["out"] == ""
+        assert answers is None or (tmp_path / "answers.txt").read_bytes() == answers
+
+
+def test_another_number_of_processes_is_refused(packed, tmp_path):
+    """Fault 30. One process says it, all end with exit 2."""
+    assert sharing.train_run(str(packed), str(tmp_path), [], ["signal", 0, 1])["code"] == 75
+    first, second = processes.together(2, sharing.train_run, str(packed), str(tmp_path), [])
+    assert first["code"] == second["code"] == 2 and second["said"] == ""
+    assert "processes: 1 in the folder, 2 now" in first["said"]

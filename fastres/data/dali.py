@@ -63,7 +63,7 @@ class DaliReader:
 
         @pipeline_def(
             batch_size=min(batch_size, len(ids)),
-            num_threads=len(os.sched_getaffinity(0)),
+            num_threads=max(1, len(os.sched_getaffinity(0)) // int(os.environ.get("LOCAL_WORLD_SIZE", 1))),
             device_id=(self.device.index or 0) if on_gpu else None,
             prefetch_queue_depth=2,
         )

@@ -1,9 +1,9 @@
-"""One process or many: what a run must share, as an object, so that the loop is the same for both.
+"""Several processes, started by torchrun: gloo on CPUs, NCCL on GPUs, one machine or many.
 
     torchrun --nproc-per-node 4 -m fastres.train --schedule paper
 
-A `World` is one process and does nothing. `Processes` is torchrun's: each process takes its slice of the same global
-batches and of the same evaluation batches, so neither the views nor a score depend on how many there are.
+Each process takes its slice of the same global batches and its share of the same evaluation batches, so neither the
+views nor a score depend on how many there are.
 """
 
 import os
@@ -23,70 +23,15 @@ from fastres.engine.noticeboard import Noticeboard
 from fastres.engine.precision import choose_device
 from fastres.engine.saving import CheckpointWriter, FirstsWriter, NoWriter
 from fastres.engine.signals import SharedStop, StopRequest
+from fastres.engine.world import World
 from fastres.errors import Diverged, FastresError, MachineError, Preempted, UsageError
 from fastres.track import console
 
 # A collective that takes longer means a peer that hangs. With torchrun's own 30 s between asking and killing, all
 # processes are gone within a minute. Whatever may rightly take longer waits at the noticeboard instead.
-PATIENCE_S = 25
+PATIENCE_S = 20
+WORDS_OF_LOSS = ("gloo/", "NCCL", "pair closure", "Connection closed by peer")
 TORCHRUN_SETS = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
-
-
-class World:
-    """One process: has all the work and shares nothing."""
-
-    rank, size, first = 0, 1, True
-
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
-
-    def batches(self, data: Split, ids: np.ndarray, batch_size: int) -> Iterator[Batch]:
-        """This process's slices of the global batches that `ids` fall into, one for each batch."""
-        return data.batches(ids, batch_size)
-
-    def deal(self, count: int, batch_size: int) -> np.ndarray:
-        """The ids, i64, that this process evaluates of 0 .. count - 1: whole batches of a fixed cut."""
-        return np.arange(count)
-
-    def gather_rows(self, rows: torch.Tensor, ids: np.ndarray, count: int) -> torch.Tensor:
-        """Rows f32 [n, V, C] of this process's `ids` -> [count, V, C], every row from the process that has it."""
-        return rows
-
-    def from_first(self, work: Callable[[], Any]) -> Any:
-        """`work` is done by the first process alone and all have its result; whatever it raises, all raise."""
-        return work()
-
-    def meet(self) -> None:
-        """Wait for all processes, however long it takes: after work that not all of them have."""
-
-    def agree(self, what: str, value: str) -> None:
-        """MachineError unless every process has the same `value`."""
-
-    def same(self, network: nn.Module) -> None:
-        """Give every process the first one's parameters and buffers."""
-
-    def same_statistics(self, network: nn.Module) -> None:
-        """Give every process the first one's buffers: BatchNorm's statistics, which each keeps of its own slices."""
-
-    def step_class(self, kind: type, sync_bn: bool) -> type:
-        """The kind of step that makes one update out of every process's slice."""
-        return kind
-
-    def stop_request(self) -> StopRequest:
-        return StopRequest()
-
-    def writer(self, folder: Path) -> CheckpointWriter | NoWriter:
-        """Who writes checkpoints into `folder`."""
-        return CheckpointWriter(folder)
-
-    def lost(self, error: Exception) -> FastresError | None:
-        """The fault behind a RuntimeError, if it came from a process that is gone."""
-        return None
-
-    def __enter__(self) -> "World":
-        return self
-
-    def __exit__(self, *_) -> None: ...
 
 
 class Processes(World):
@@ -114,7 +59,7 @@ class Processes(World):
                 "torchrun's rendezvous options and the network"
             ) from error
         self.first = self.rank == 0
-        self.board = Noticeboard(dist.PrefixStore("board", store), self.rank, self.size)
+        self.board = Noticeboard(dist.PrefixStore("board", store), self.rank, self.size, PATIENCE_S)
         if not self.first:
             console.mute()
 
@@ -214,20 +159,23 @@ class Processes(World):
         try:
             return work()
         except RuntimeError as error:
-            raise self.lost(error) or error from error
+            raise self._loss(error) from error
 
     def lost(self, error: Exception) -> FastresError | None:
         text = str(error)
-        if not isinstance(error, self._dist.DistError) and "gloo" not in text and "NCCL" not in text:
-            return None
+        told = isinstance(error, self._dist.DistError) or any(words in text for words in WORDS_OF_LOSS)
+        return self._loss(error) if told else None
+
+    def _loss(self, error: Exception) -> FastresError:
         try:  # a process that gave up has pinned up why, before it went
             fault = self.board.fault()
         except RuntimeError:  # torchrun's own store is gone
             fault = None
-        reason = text.splitlines()[0].rpartition("] ")[2]
+        words = str(error).splitlines()[0].rpartition("/")[2].partition("] ")
         return fault or MachineError(
-            f"process {self.rank} of {self.size} lost another one ({reason}; {PATIENCE_S} s without an answer count as "
-            "lost); see that one's own words, and the same command resumes from the last checkpoint"
+            f"process {self.rank} of {self.size} lost another one ({(words[2] or words[0]).partition('. ')[0]}), "
+            f"expected an answer within {PATIENCE_S} s; see what that one said; the same command resumes from the last "
+            "checkpoint"
         )
 
     def __exit__(self, kind, error, _) -> None:
@@ -240,6 +188,8 @@ class Processes(World):
                 self._dist.destroy_process_group()
         except (RuntimeError, FastresError):  # another one went first, and with it the need to wait
             return
+        finally:
+            self.board.leave()
 
 
 def slice_of(whole: int, rank: int, size: int) -> tuple[int, int]:

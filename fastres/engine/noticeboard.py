@@ -2,10 +2,11 @@
 
 Collectives between processes time out within seconds, because a peer that does not answer is lost. Waiting for a slow
 evaluation or for the first process's disk is not that, so it goes this way: whoever waits looks at the board again and
-again, and on it also sees that another process failed or was asked to stop.
+again, and on it also sees that another process failed, was asked to stop, or gives no sign of life any more.
 """
 
 import json
+import threading
 import time
 from collections.abc import Callable
 from typing import TypeVar
@@ -14,6 +15,7 @@ from fastres.errors import DataError, Diverged, FastresError, MachineError, Pree
 
 Value = TypeVar("Value")
 LOOK_EVERY = 0.01  # seconds; a look costs some 100 us
+SIGN_EVERY = 3.0  # seconds between two signs of life of a process
 FAULT, STOP = "fault", "stop"
 _KINDS = {kind.exit_code: kind for kind in (UsageError, DataError, MachineError, Diverged, Preempted)}
 
@@ -21,10 +23,25 @@ _KINDS = {kind.exit_code: kind for kind in (UsageError, DataError, MachineError,
 class Noticeboard:
     """One process's access to the notes; every process must call `meet` and `from_first` equally often, in order."""
 
-    def __init__(self, store, rank: int, size: int) -> None:
-        """`store`: a torch.distributed.Store that all processes see."""
-        self._store, self.rank, self.size = store, rank, size
+    def __init__(self, store, rank: int, size: int, patience: float) -> None:
+        """`store`: a torch.distributed.Store that all see. `patience`: seconds without a sign of life."""
+        self._store, self.rank, self.size, self.patience = store, rank, size, patience
         self._meetings = 0
+        self._left = threading.Event()
+        threading.Thread(target=self._live, name="signs-of-life", daemon=True).start()
+
+    def _live(self) -> None:
+        """Sign every few seconds, whatever the main thread does. A stopped process or machine signs no more."""
+        while not self._left.is_set():
+            try:
+                self._store.add(f"signs of {self.rank}", 1)
+            except RuntimeError:  # torchrun is gone; whoever waits says so
+                return
+            self._left.wait(SIGN_EVERY)
+
+    def leave(self) -> None:
+        """Sign no more."""
+        self._left.set()
 
     def meet(self, patience: float | None = None) -> bool:
         """Wait until all are here. False if that took more than `patience` seconds (None: wait for ever).
@@ -81,10 +98,32 @@ class Noticeboard:
             raise Preempted("stopped by a signal; the same command goes on from the last checkpoint")
 
     def _wait(self, over: Callable[[], bool], patience: float | None) -> bool:
-        deadline = None if patience is None else time.monotonic() + patience
-        while not over():
-            if deadline is not None and time.monotonic() > deadline:
-                return False
-            self.look()
-            time.sleep(LOOK_EVERY)
+        started = time.monotonic()
+        signs, looked = {}, 0.0
+        try:
+            while not over():
+                now = time.monotonic()
+                if patience is not None and now > started + patience:
+                    return False
+                self.look()
+                if now > looked + SIGN_EVERY:
+                    self._check_signs(signs, now)
+                    looked = now
+                time.sleep(LOOK_EVERY)
+        except RuntimeError as error:
+            raise MachineError(
+                f"process {self.rank} lost torchrun's store ({str(error).splitlines()[0]}); start the command again"
+            ) from error
         return True
+
+    def _check_signs(self, seen: dict[int, tuple[int, float]], now: float) -> None:
+        """MachineError where a process has signed nothing new for too long. `seen`: rank -> signs, since when."""
+        for rank in range(self.size):
+            signs = self._store.add(f"signs of {rank}", 0)
+            if rank not in seen or seen[rank][0] != signs:
+                seen[rank] = signs, now
+            elif now > seen[rank][1] + self.patience:
+                raise MachineError(
+                    f"process {rank} of {self.size} hangs: no sign of life for {self.patience:.0f} s; look at its "
+                    "machine, and the same command resumes from the last checkpoint"
+                )
