@@ -6,6 +6,7 @@ from fastres.data.manifest import Manifest
 from fastres.engine.precision import Precision
 from fastres.engine.world import World
 from fastres.schedule_types import Schedule
+from fastres.track.console import say
 from fastres.track.run_dir import FollowedRunDir, RunDir
 
 
@@ -24,4 +25,8 @@ def open_folder(args, schedule: Schedule, config: dict, world: World) -> RunDir 
     opened: list[RunDir] = []
     may_change = ["processes"] if args.allow_process_change else []
     world.from_first(lambda: opened.append(RunDir.open(path, config, may_change)))
+    for folder in opened:
+        if folder.before and not folder.finished:
+            say(f"{path}: begun on {folder.before['processes']} processes, going on with {world.size}: the rest is not "
+                "bit-exact")  # fmt: skip
     return opened[0] if opened else FollowedRunDir(path, config)

@@ -17,9 +17,9 @@ from pathlib import Path
 from fastres import train
 from fastres.configuration import configuration
 from fastres.data.manifest import load_manifest
-from fastres.engine.distributed import World
 from fastres.engine.precision import choose_device, choose_precision
 from fastres.engine.signals import StopRequest
+from fastres.engine.world import World
 from fastres.errors import Diverged, MachineError, Preempted, UsageError
 from fastres.study.jobs import Job
 from fastres.study.progress import Overall

@@ -21,9 +21,10 @@ SHOWN_DIFFERENCES = 12
 class RunDir:
     """A run's folder: lock, config, log, summary, checkpoints, pictures; made by `RunDir.open`."""
 
-    def __init__(self, path: Path, lock: IO[str], config: dict):
+    def __init__(self, path: Path, lock: IO[str], config: dict, before: dict):
         self.path = path
         self.config = config  # as config.json holds it
+        self.before = before  # what was in it instead, of the keys that may change
         self.checkpoints = path / "checkpoints"
         self.pictures = path / "pictures"
         self._lock = lock
@@ -48,10 +49,10 @@ class RunDir:
             _take(lock, path)
             if not os.access(path, os.W_OK | os.X_OK):
                 raise _not_writable(path, "no right to create files in it")
-            settled = _settle_config(path, config, may_change)
+            settled, before = _settle_config(path, config, may_change)
             for folder in (path, *(path / name for name in ("checkpoints", "pictures", "stages", "wandb"))):
                 sweep(folder)
-            return cls(path, lock, settled)
+            return cls(path, lock, settled, before)
         except OSError as error:
             lock.close()
             raise _not_writable(path, error.strerror) from error
@@ -145,13 +146,16 @@ def _take(lock: IO[str], path: Path) -> None:
     lock.flush()
 
 
-def _settle_config(path: Path, config: dict, may_change: Sequence[str]) -> dict:
-    """Write config.json where it is new; where it stands, it must say the same but for the keys `may_change`."""
+def _settle_config(path: Path, config: dict, may_change: Sequence[str]) -> tuple[dict, dict]:
+    """Write config.json where it is new; where it stands, it must say the same but for the keys `may_change`.
+
+    Returns what it holds, and what it held before of the keys that changed.
+    """
     file = path / "config.json"
     stored = read_object(file, "choose another --run-dir, or remove this folder to start over")
     if stored is None:
         write_atomic(file, _as_json(config))
-        return plain(config)
+        return plain(config), {}
     changed = {key: config[key] for key in may_change if stored.get(key) != config[key]}
     different = differences(stored | changed, config)
     if different:
@@ -161,7 +165,7 @@ def _settle_config(path: Path, config: dict, may_change: Sequence[str]) -> dict:
                          f"the same values again:\n  " + "\n  ".join(lines))
     if changed:
         write_atomic(file, _as_json(stored | changed))
-    return stored | changed
+    return stored | changed, {key: stored.get(key) for key in changed}
 
 
 def read_object(file: Path, remedy: str) -> dict | None:
