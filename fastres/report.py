@@ -35,6 +35,7 @@ def summarise(run: "Run", errors: dict, drawn: list[str]) -> dict:
         "data": str(run.data_folder),
         "content_digest": run.manifest.content_digest,
         "device": device_name(run.precision.device),
+        "processes": run.world.size,
         "precision": run.precision.name,
         "torch": torch.__version__,
         "stages": [_stage_summary(epochs, index, row.name) for index, row in enumerate(run.schedule.stages)],
