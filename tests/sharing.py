@@ -16,7 +16,7 @@ from fastres import evaluate, train, views
 from fastres.data.manifest import load_manifest
 from fastres.data.resident import Resident
 from fastres.engine.distributed import open_world, slice_of
-from fastres.engine.optimizer import sgd
+from fastres.engine.optimizer import sgd, start_momentum
 from fastres.engine.precision import Precision
 from fastres.engine.step import EagerStep
 from fastres.engine.steps import step_kind
@@ -114,6 +114,7 @@ class Fp16(Precision):
 def overflowing(world: World, packed: str) -> dict:
     """Two fp16 steps; in the first one the last process's loss alone overflows."""
     network, learning, optimizer = _start(("*",))
+    start_momentum(optimizer)  # as fp16's first step needs it; done for GPUs alone, since CPUs run no fp16
     before = flat(learning)
     step = world.step_class(step_kind("eager"), False)(network, optimizer, Fp16("fp16", CPU.device))
     plan = views.TrainPlan(geometry=Geometry(16, 1), settings=ViewSettings(), seed=0, stage=0, epoch=1,
