@@ -143,7 +143,7 @@ def test_sigterm_saves_and_the_summary_has_the_code(packed, tmp_path, target):
 def test_a_killed_process_ends_all_within_a_minute(packed, tmp_path, rank):
     running = Torchrun(packed, tmp_path / "run", 2)
     taken, said = running.send(signal.SIGKILL, running.workers[rank])
-    assert taken < 60 and "lost another one" in said
+    assert taken < 60 and ("lost another one" in said or "no sign of life" in said)
     if rank == 1:
         assert summary(tmp_path / "run")["exit_code"] == 4
 
