@@ -43,7 +43,7 @@ FAULTS = {  # number: (fault, what happens)
     25: ("checkpoint or weights with pickled code", "3; not run"),
     26: ("disk full while saving", "said, the last good checkpoint stays; 4 at a stop or at the end"),
     27: ("NaN or infinite loss", "5; no update with it, its batch named, no checkpoint after it"),
-    28: ("a loader thread dies (one of several processes: not recorded yet)", "all end within 60 s, not with 0"),
+    28: ("a loader thread or one of several processes dies", "all end within 60 s, not with 0"),
     29: ("W&B: no network, swallowed, bad key, killed, disk full", "the same exit code; `wandb sync` sends it later"),
     30: ("resume with other data, schedule, batch or seed", "2 with the difference"),
     31: ("CUDA out of memory", "4 with peak and batch size; evaluation halves its batch and goes on"),
