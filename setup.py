@@ -14,7 +14,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=find_packages(include=["fastres", "fastres.*", "preprocess", "preprocess.*"]),
-    package_data={"fastres.model": ["shipped/*"]},
+    package_data={"fastres": ["docs/*.md"], "fastres.model": ["shipped/*"]},
     install_requires=[
         "torch>=2.11",
         "torchvision>=0.26",
