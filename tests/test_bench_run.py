@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from fastres.bench import run, steps
+from fastres.bench import run
 from fastres.errors import MachineError
 from tests.conftest import TINY_FILE
 
@@ -70,14 +70,3 @@ def test_the_device_asked_for_is_the_one_recorded(packed, monkeypatch):
     with pytest.raises(MachineError, match="nothing ran"):
         run.main(["--device", "cuda:1"])
     assert asked == ["cuda:1", "the second"]
-
-
-@pytest.mark.slow
-def test_steps_prints_and_profiles(tmp_path, capsys):
-    sizes = {"width": 4, "side": 8, "batch": 4, "rounds": 1, "seconds": 0}
-    small = ["--device=cpu", "--stages=fc", *(f"--{name}={size}" for name, size in sizes.items())]
-    assert steps.main([*small, "--profile", "--record", str(tmp_path)]) == 0
-    (folder,) = tmp_path.iterdir()
-    result, text = json.loads((folder / "steps.json").read_text()), (folder / "profile.txt").read_text()
-    assert any("fastres eager" in name for name in result["ratios"]) and "fastres eager" in capsys.readouterr().out
-    assert "fastres eager, 10 steps" in text and "convolution" in text and (folder / "chart.png").stat().st_size

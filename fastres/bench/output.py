@@ -24,12 +24,19 @@ def table(result: dict) -> str:
                 f"| {row['written_gb_per_s']:.2f} | {'' if share is None else f'{share:.0%}'} | {row['note']} |"
             )
     lines += ["", *(f"{ratio:7.1f}x  {name}" for name, ratio in result["ratios"].items())]
+    for mode, floor in result.get("floors", {}).items():
+        best = max(row["img_per_s"] for row in result["rows"] if row["mode"] == mode and row["ours"])
+        lines.append(f"{best / floor:7.0%}   of the floor of {floor:,} img/s, {mode}")
+    lines += [result["floor_note"]] if "floor_note" in result else []
     lines += [f"left out: {line}" for line in result.get("skipped", [])]
     return "\n".join(lines)
 
 
 def chart(result: dict, path: Path) -> None:
-    """Horizontal bars, one panel per mode, ours in colour; images per second on a logarithmic scale."""
+    """Horizontal bars, one panel per mode, ours in colour; images per second on a logarithmic scale.
+
+    A dashed line is the mode's floor, where the result has one; `floor_note` stands above all.
+    """
     import matplotlib
 
     matplotlib.use("Agg")
@@ -49,11 +56,15 @@ def chart(result: dict, path: Path) -> None:
             color=["#d1495b" if r["ours"] else "#8d99ae" for r in rows],
         )
         axis.bar_label(bars, labels=[f"{r['img_per_s']:,.0f}" for r in rows], padding=3, fontsize=8)
+        if mode in result.get("floors", {}):
+            axis.axvline(result["floors"][mode], color="#1d3557", linestyle="--", label="floor")
         axis.set_xscale("log")
         axis.set_title(mode, fontsize=10, loc="left")
         axis.set_xlabel("img/s")
         axis.margins(x=0.15)
         axis.spines[["top", "right"]].set_visible(False)
+    if "floor_note" in result:
+        figure.suptitle(result["floor_note"], fontsize=9)
     figure.savefig(path, dpi=150)
     plt.close(figure)
 

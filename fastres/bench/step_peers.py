@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from fastres.engine.precision import Precision
 from fastres.model.freeze import set_trainable, training_mode
-from fastres.model.network import Architecture, build
+from fastres.model.network import Architecture, build, replace_stem
 from fastres.schedule_types import Stage
 
 Step = Callable[[torch.Tensor, torch.Tensor], None]
@@ -61,13 +61,27 @@ def torchvision_loop(
 
 
 def timm_loop(architecture: Architecture, stage: Stage, precision: Precision) -> Step:
-    """timm's own ResNet in the same loop. ImportError where timm is not installed; full width only."""
+    """timm's own ResNet in the same loop. ImportError where timm is not installed."""
+    return torchvision_loop(architecture, stage, precision, network=timm_network(architecture))
+
+
+def timm_network(architecture: Architecture) -> nn.Module:
+    """timm's ResNet of any width and either stem, with torchvision's keys and shapes and fresh weights.
+
+    timm fixes the plain stem at 64 channels; a deep one takes a width, and leaves only its convolutions to replace.
+    """
     import timm
 
-    if architecture.width != 64 or architecture.stem != "7x7":
-        raise OSError("timm's resnet has width 64 and the 7x7 stem only")
-    network = timm.create_model(architecture.arch, num_classes=architecture.classes)
-    return torchvision_loop(architecture, stage, precision, network=network)
+    width = architecture.width
+    network = timm.create_model(
+        architecture.arch, num_classes=architecture.classes, channels=tuple(width * k for k in (1, 2, 4, 8)),
+        stem_type="deep", stem_width=width // 2,
+    )  # fmt: skip
+    network.conv1 = nn.Conv2d(3, width, kernel_size=7, stride=2, padding=3, bias=False)
+    if architecture.stem == "3x3":
+        replace_stem(network)
+    network.load_state_dict(build(architecture).state_dict())  # strict: an error if the two are not the same network
+    return network
 
 
 def lightning_loop(architecture: Architecture, stage: Stage, precision: Precision) -> Step:

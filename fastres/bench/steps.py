@@ -13,7 +13,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from fastres import views
-from fastres.bench import harness, output, step_peers
+from fastres.bench import harness, output, step_floor, step_peers
 from fastres.bench.harness import Contender
 from fastres.data.resident import Batch
 from fastres.engine.precision import CHOICES, Precision, choose_device, choose_precision
@@ -63,12 +63,13 @@ def measure(args) -> tuple[dict, str]:
         "full-small": (Stage(name="full-small", epochs=1, train=("*",), upscale=1), "3x3"),
     }
     described = harness.machine(device)
-    rows, skipped, shares, tables = [], [], {}, []
+    rows, skipped, shares, tables, floors = [], [], {}, [], {}
     for kind in args.stages.split(","):
         stage, stem = kinds[kind]
         architecture = Architecture(args.arch, width, CLASSES, stem)
         geometry = Geometry(side, stage.upscale)
         mode = f"{kind}, crop {geometry.crop}, batch {batch}, {precision.name}"
+        floors[mode] = step_floor.images_per_second(kind, architecture, side, precision.name, described["gpu"])
         data = _Data(geometry, batch, precision)
         makers = _contenders(mode, architecture, stage, data, precision, compiled)
         contenders, left_out = harness.all_of(makers)
@@ -83,6 +84,8 @@ def measure(args) -> tuple[dict, str]:
     result = {
         "machine": described, "arch": args.arch, "width": width, "side": side, "rounds": args.rounds, "rows": rows,
         "ratios": harness.ratios(rows), "views_share_of_our_step": shares, "skipped": list(dict.fromkeys(skipped)),
+        "floors": {mode: floor for mode, floor in floors.items() if floor},
+        "floor_note": step_floor.note(all(floors.values()), described["gpu"]),
     }  # fmt: skip
     return result, "\n\n".join(tables)
 

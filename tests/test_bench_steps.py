@@ -1,0 +1,62 @@
+"""`bench steps`: every peer runs or says why not, timm's network is ours, a floor is drawn only where one is known."""
+
+import json
+from importlib.util import find_spec
+
+import pytest
+import torch
+
+from fastres.bench import harness, output, step_floor, step_peers, steps
+from fastres.model.network import Architecture, build
+
+
+def test_a_floor_is_stated_only_where_it_is_known():
+    ours = Architecture("resnet18", 64, 200)
+    gpu = "NVIDIA H200"
+    assert [step_floor.images_per_second(kind, ours, 64, "bf16", gpu) for kind in ("full", "fc")] == [54_000, 174_000]
+    for other in ((ours, 64, "bf16", None), (ours, 64, "bf16", "NVIDIA GH200 480GB"), (ours, 64, "fp32", gpu),
+                  (ours, 64, "bf16", "NVIDIA H200 MIG 1g.18gb"), (ours, 32, "bf16", gpu),
+                  (Architecture("resnet18", 16, 200), 64, "bf16", gpu)):  # fmt: skip
+        assert step_floor.images_per_second("full", *other) is None
+    assert "none is known for a CPU" in step_floor.note(False, None)
+
+
+def test_table_and_chart_show_the_floor(tmp_path, monkeypatch):
+    from matplotlib.axes import Axes
+
+    lines = []
+    monkeypatch.setattr(Axes, "axvline", lambda axis, x, **_: lines.append(x))
+    machine = {"gpu": "g", "threads": 1, "libraries": {"torch": "2"}, "date": "d"}
+    contenders = [harness.Contender(mode, "us", int, ours=True, rates=[27_000.0]) for mode in ("full", "other")]
+    result = {"machine": machine, "rows": [harness.row(c) for c in contenders], "ratios": {},
+              "floors": {"full": 54_000}, "floor_note": "a note"}  # fmt: skip
+    output.chart(result, tmp_path / "chart.png")
+    assert lines == [54_000]
+    text = output.table(result)
+    assert "50%   of the floor of 54,000 img/s, full" in text and "a note" in text and text.count("the floor of") == 1
+
+
+@pytest.mark.parametrize(("arch", "stem"), [("resnet18", "7x7"), ("resnet18", "3x3"), ("resnet50", "7x7")])
+def test_timms_network_is_ours_at_any_width(arch, stem):
+    pytest.importorskip("timm")
+    architecture = Architecture(arch, 4, 7, stem)
+    theirs, ours = step_peers.timm_network(architecture).eval(), build(architecture).eval()
+    ours.load_state_dict(theirs.state_dict())
+    x = torch.randn(2, 3, 32, 32)
+    torch.testing.assert_close(theirs(x), ours(x), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_steps_prints_and_profiles(tmp_path, capsys):
+    sizes = {"width": 4, "side": 8, "batch": 4, "rounds": 1, "seconds": 0}
+    small = ["--device=cpu", "--stages=fc", *(f"--{name}={size}" for name, size in sizes.items())]
+    assert steps.main([*small, "--profile", "--record", str(tmp_path)]) == 0
+    (folder,) = tmp_path.iterdir()
+    result, text = json.loads((folder / "steps.json").read_text()), (folder / "profile.txt").read_text()
+    assert any("fastres eager" in name for name in result["ratios"]) and "fastres eager" in capsys.readouterr().out
+    for package, peer in (("timm", "timm"), ("lightning", "Lightning Fabric")):
+        left_out = any(line.startswith(f"{peer} left out") for line in result["skipped"])
+        assert left_out == (find_spec(package) is None), result["skipped"]
+        assert left_out != (peer in {row["name"] for row in result["rows"]})
+    assert result["floors"] == {} and "none is known for a CPU" in result["floor_note"]
+    assert "fastres eager, 10 steps" in text and "convolution" in text and (folder / "chart.png").stat().st_size
