@@ -186,6 +186,30 @@ def test_two_at_once_share_the_trials(packed, tmp_path, trained):
     assert len({trial.params["optimizer.lr"] for trial in trials}) == 4
 
 
+@pytest.mark.parametrize("diverges", [False, True])
+def test_a_trial_that_has_just_ended_is_not_taken_for_killed(packed, tmp_path, trained, monkeypatch, diverges):
+    """Another process comes between the end of the first trial's training and Optuna's note of it."""
+    out, came = tmp_path / "a", []
+    real = optuna.study.Study.optimize
+
+    def optimize(study, objective, **settings):
+        def watched(trial):
+            try:
+                return objective(trial)
+            finally:
+                if trial.number == 0 and not came:
+                    came.append(trial.number)
+                    search(packed, out, "--trials", 4)
+
+        return real(study, watched, **settings)
+
+    monkeypatch.setattr(optuna.study.Study, "optimize", optimize)
+    trained.acts = {0: raising(Diverged("the loss is nan"))} if diverges else {}
+    search(packed, out, "--trials", 4)
+    assert came and len(trained.calls) == 4, "nothing is tried twice"
+    assert [trial.state.name for trial in trials_in(out)] == ["FAIL" if diverges else "COMPLETE"] + ["COMPLETE"] * 3
+
+
 def test_tpe_and_bad_options(packed, tmp_path, trained, capsys):
     search(packed, tmp_path / "a", "--trials", 3, "--sampler", "tpe")
     search(packed, tmp_path / "b", "--trials", 0, code=2)

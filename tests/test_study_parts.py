@@ -1,6 +1,7 @@
 """The study's parts alone: arithmetic, plan, figure 7's choice, verdicts, records, the small world's nets."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from fastres.study.crops import susceptible
 from fastres.study.jobs import Job, plan
 from fastres.study.measures import spread_of
 from fastres.study.record import readme_table, record
-from fastres.study.report import Result, kind_of, label_of
+from fastres.study.report import Result, kind_of, label_of, summary_lines
 from fastres.study.runs import by_system, read_runs
 from fastres.study.tables import table_1, table_2
 from tests.study_runs import made_run
@@ -121,6 +122,22 @@ def test_two_crop_methods_are_compared_image_by_image(tmp_path):
 def test_spread_over_seeds():
     assert spread_of([None, None]) is None and str(spread_of([3.0])) == "3.00"
     assert str(spread_of([1.0, 3.0, None])) == "2.00 ± 1.41"
+
+
+@pytest.mark.parametrize("change,sentence", [({"seed": 0}, "both have seed 0"), ({"content_digest": "e"}, "other data"),
+                                             ({"schedule": SCHEDULES["naive-fc"].to_dict()}, "other settings")])
+def test_runs_of_a_system_are_seeds_of_one_configuration(tmp_path, change, sentence):
+    """One run given twice would have a deviation of nothing over two seeds."""
+    one, other = read_runs([made_run(tmp_path / str(seed), "paper", {}, seed=seed) for seed in (0, 1)])
+    assert by_system([other, one]) == {"paper": [one, other]}
+    with pytest.raises(UsageError, match=sentence):
+        by_system([one, replace(other, **change)])
+
+
+def test_one_seed_is_said_to_say_nothing_of_seeds(tmp_path):
+    runs = read_runs([made_run(tmp_path / str(seed), "paper", {}, seed=seed) for seed in (0, 1)])
+    results = [Result("", "paper", by_system(some), {}, [], {}) for some in (runs[:1], runs)]
+    assert ["one seed" in "".join(summary_lines(result)) for result in results] == [True, False]
 
 
 def test_record_and_readme_table(tmp_path):

@@ -70,7 +70,8 @@ FEATURE_EXTRACTOR_50 = replace(
 
 # Sections 3.3 and 5.1: the head first, then everything: the first half of the final model, still on 224-pixel crops.
 # "Dropped to below 30 % in 5 epochs" of the second stage (figure 6, blue).
-# Paper: all of Table 1, below as validation top-1, top-5 and test top-1; Table 2 has 26.83 and 32.1 for its 12-crop.
+# Paper: all of Table 1, below as validation top-1, top-5 and test top-1; for 12-crop it has 26.8 and 32.0, and Table 2
+# the 26.83 and 32.1 that stand here.
 INITIALIZED_FC = replace(
     PAPER,
     name="initialized-fc",

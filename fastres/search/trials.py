@@ -81,22 +81,25 @@ class Search:
                 claim.release()
                 return
             study.sampler = self._sampler(len(study.get_trials(deepcopy=False)))
-            try:
-                study.optimize(partial(self._run, claim), n_trials=1, catch=(TrialFailed,))
-            finally:
-                claim.release()
+            with contextlib.ExitStack() as held:
+                held.callback(claim.release)
+                study.optimize(partial(self._run, claim, held), n_trials=1, catch=(TrialFailed,))
 
-    def _run(self, claim: "_Lock", trial) -> float:
-        """Train one trial; its centre-crop validation top-1 error in % after the last epoch."""
+    def _run(self, claim: "_Lock", held: contextlib.ExitStack, trial) -> float:
+        """Train one trial; its centre-crop validation top-1 error in % after the last epoch.
+
+        `held` keeps the trial's lock until Optuna has the answer: before that it is still marked as running, and with
+        its lock free another process would take it for killed.
+        """
         folder = self._folder(trial)
-        with _locked(folder / "alive.lock"):
-            claim.release()
-            settings = {name: kind.suggest(trial, name) for name, kind in self.space.items()}
-            trial.set_user_attr("settings", settings)
-            note = f"Trial {folder.name} of a search over {self.schedule.name}."
-            file = write_schedule(folder / "schedule.py", apply(self.schedule, settings), note)
-            say(f"trial {trial.number}: {', '.join(f'{k} {_short(v)}' for k, v in settings.items())}")
-            summary = self._train(trial, file, folder / "run")
+        held.enter_context(_locked(folder / "alive.lock"))
+        claim.release()
+        settings = {name: kind.suggest(trial, name) for name, kind in self.space.items()}
+        trial.set_user_attr("settings", settings)
+        note = f"Trial {folder.name} of a search over {self.schedule.name}."
+        file = write_schedule(folder / "schedule.py", apply(self.schedule, settings), note)
+        say(f"trial {trial.number}: {', '.join(f'{k} {_short(v)}' for k, v in settings.items())}")
+        summary = self._train(trial, file, folder / "run")
         error = summary["stages"][-1]["val_top1_err"]
         trial.set_user_attr("train_s", summary["train_s"])
         trial.set_user_attr("count", summary["count"])

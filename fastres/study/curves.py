@@ -28,7 +28,7 @@ FIGURES = (
     CurveFigure(
         "figure 5", "Retraining the fully connected layer", ("naive-fc", "feature-extractor", "feature-extractor-50"),
         "Naive fine-tuning converges to 48 % within 9 epochs; the fixed feature extractors of 18 and 50 layers are as "
-        "good and converge sooner.", (("paper, naive", 48.69), ("paper, feature extractor", 48.93)),
+        "good and converge sooner.", (("paper, naive, 12-crop", 48.69), ("paper, extractor, 12-crop", 48.93)),
     ),
     CurveFigure(
         "figure 6", "Retraining the initial convolution",

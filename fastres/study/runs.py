@@ -6,8 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from fastres.errors import DataError
+from fastres.errors import DataError, UsageError
 from fastres.model.weights import read_metadata
+from fastres.schedule_loading import shared_stages
 from fastres.schedules import BEYOND, SYSTEMS
 from fastres.small_world.classes import wnids
 from fastres.study.compute import stage_flop
@@ -118,7 +119,30 @@ def stage_end(folder: Path, index: int) -> Path:
 
 
 def by_system(runs: list[Trained]) -> dict[str, list[Trained]]:
-    """Runs by system, systems in the order of fastres/schedules, others behind them; each sorted by seed."""
+    """Runs by system, systems in the order of fastres/schedules, others behind them; each sorted by seed.
+
+    UsageError where two runs of a system are not two seeds of one schedule on one data set: their mean and deviation
+    would say nothing.
+    """
     order = [schedule.name for schedule in (*SYSTEMS, *BEYOND)]
     names = sorted({run.name for run in runs}, key=lambda n: (order.index(n) if n in order else len(order), n))
-    return {name: sorted((run for run in runs if run.name == name), key=lambda run: run.seed) for name in names}
+    systems = {name: sorted((run for run in runs if run.name == name), key=lambda run: run.seed) for name in names}
+    for name, mine in systems.items():
+        for one, other in zip(mine, mine[1:], strict=False):
+            _check_seeds(name, one, other)
+    return systems
+
+
+def _check_seeds(name: str, one: Trained, other: Trained) -> None:
+    stages = len(one.schedule["stages"])
+    same = len(other.schedule["stages"]) == stages == shared_stages(one.schedule, other.schedule)
+    if one.seed == other.seed:
+        what = f"both have seed {one.seed}"
+    elif not same:
+        what = "their schedules have other settings"
+    elif one.content_digest != other.content_digest:
+        what = "they were trained on other data"
+    else:
+        return
+    raise UsageError(f"{one.folder} and {other.folder}: both are {name}, but {what}; expected seeds of one "
+                     "configuration, so pass one of them, or name its schedule otherwise")  # fmt: skip

@@ -12,6 +12,7 @@ from fastres.track.console import table as aligned
 
 NO_TEST = "Test labels are not public: our test answers are written by `evaluate --submission`."
 TABLE_1_SYSTEM = "initialized-fc"  # "FC initialized finetuning but no size adaptation"
+TABLE_1_OWN = {"12-crop top1": 26.8, "12-crop test top1": 32.0}  # Table 2 has 26.83 and 32.1 for the same model
 
 
 @dataclass(frozen=True)
@@ -60,10 +61,11 @@ def table_1(systems: dict[str, list[Trained]]) -> Table:
     runs, rows = systems.get(TABLE_1_SYSTEM, []), []
     for method in METHODS:
         top1 = spread(runs, f"{method} top1")
+        top5s, top1s, tests = (TABLE_1_OWN.get(name) or expected(TABLE_1_SYSTEM, name)
+                               for name in (f"{method} top5", f"{method} top1", f"{method} test top1"))  # fmt: skip
         rows.append((
-            method, spread(runs, f"{method} top5"), expected(TABLE_1_SYSTEM, f"{method} top5"), top1,
-            uncertainty(runs, top1) if top1 else None, expected(TABLE_1_SYSTEM, f"{method} top1"),
-            expected(TABLE_1_SYSTEM, f"{method} test top1"),
+            method, spread(runs, f"{method} top5"), top5s, top1, uncertainty(runs, top1) if top1 else None, top1s,
+            tests,
         ))  # fmt: skip
     return Table(
         "Table 1: crop methods at test time, error in %",

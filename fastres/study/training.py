@@ -34,11 +34,12 @@ def train_all(args: argparse.Namespace) -> Done:
     names = args.schedules.split(",") if args.schedules else []
     systems = [load_schedule(name) for name in names] or [*SYSTEMS, *BEYOND]
     machine = ["--device", args.device, "--precision", args.precision]
-    data, weights = args.data or Path("packed"), _weights(args.weights)
+    data, weights, notes = args.data or Path("packed"), _weights(args.weights), []
     if args.small_world:
         data = args.data or small.pack(args.out / "world", "target")
         if small.needs_50(systems) and "resnet50" not in weights:
             weights["resnet50"] = "not-yet" if args.dry_run else str(_net_50(args, machine))
+            notes.append(small.note_50(args.scale))
         systems = small.counterparts(systems, args.scale, weights)
     else:
         systems = [replace(s, weights=weights.get(s.arch, s.weights)) if s.weights else s for s in systems]
@@ -48,7 +49,6 @@ def train_all(args: argparse.Namespace) -> Done:
         return _dry_run(_plan(systems, args, manifest), options)
     for schedule in systems:  # what is wrong with any of them is said before the first one trains
         rehearse(schedule, manifest.num_classes, manifest.side)
-    notes = [small.note_50(args.scale)] if args.small_world and small.needs_50(systems) and not args.weights else []
     if args.tune:
         found = [tuned(s, args.out / "tune" / s.name, [*options, "--seed", "0"]) for s in systems]
         systems, notes = [schedule for schedule, _ in found], [*notes, *(note for _, note in found)]
