@@ -14,7 +14,11 @@ from fastres.track.run_dir import RunDir
 
 @contextmanager
 def noted(folder: RunDir, schedule: Schedule, seed: int, device: torch.device) -> Iterator[None]:
-    """Whatever fault ends the block is noted in the summary first. A full GPU becomes a MachineError."""
+    """Whatever fault ends the block is noted in the summary first. A full GPU becomes a MachineError.
+
+    The summary of the try before is removed: a run that is killed must not be taken for one that was preempted.
+    """
+    folder.forget_summary()
     try:
         yield
     except FastresError as error:
@@ -27,6 +31,9 @@ def noted(folder: RunDir, schedule: Schedule, seed: int, device: torch.device) -
         )
         _note(folder, schedule, seed, fault)
         raise fault from error
+    except Exception as bug:
+        _note(folder, schedule, seed, FastresError(f"ended with {bug!r}"))
+        raise
 
 
 def _note(folder: RunDir, schedule: Schedule, seed: int, error: FastresError) -> None:

@@ -14,7 +14,7 @@ from torchvision.models.resnet import ResNet
 from fastres import report
 from fastres.data.engines import open_split
 from fastres.data.manifest import Manifest
-from fastres.engine.checkpoint import Position, load_checkpoint
+from fastres.engine.checkpoint import Position, load_checkpoint, set_aside_after
 from fastres.engine.operate import Theatre, operate
 from fastres.engine.precision import Precision
 from fastres.engine.saving import interval
@@ -83,6 +83,8 @@ class Run:
             say(f"resuming in stage {self.position.stage + 1} after {self.position.epoch} of its epochs"
                 f" and {self.position.step} steps")  # fmt: skip
         self.world.agree("a checkpoint at", str(self.position))
+        if found is not None:
+            self.world.from_first(lambda: set_aside_after(self.folder.checkpoints, self.position))
         self.network = network.to(self.precision.device, memory_format=torch.channels_last)
         device = report.device_name(self.precision.device)
         self.log("start", position=self.position, device=device, processes=self.world.size)
@@ -99,9 +101,9 @@ class Run:
         return network_from(state, start.run)
 
     def _is_before(self, record: dict) -> bool:
-        """Whether a log record belongs to what the checkpoint holds; the border of a stage is written anew."""
+        """Whether a log record belongs to what the checkpoint holds; borders of stages and the end are said anew."""
         at = Position(*record.get("at", (0, 0, 0)))
-        return at < self.position or (at == self.position and record["event"] not in ("stage", "start"))
+        return at < self.position or (at == self.position and record["event"] not in ("stage", "start", "final"))
 
     def log(self, event: str, position: Position | None = None, **fields) -> None:
         """A record in log.jsonl that knows where the run stands after it."""
@@ -135,6 +137,7 @@ class Run:
     def stop_if_asked(self, stop: StopRequest) -> None:
         """Preempted between two stages, where the last epoch's checkpoint has everything."""
         if stop.agreed():
+            self._check_written()
             raise Preempted("stopped by a signal; the same command goes on from the last checkpoint")
 
     def step_done(self, stage: StageRun, epoch: int, step: int, images: int, progress: Progress) -> None:
@@ -171,14 +174,24 @@ class Run:
         """Save and stop: the same command goes on with the next step."""
         self.check_finite(stage, epoch)
         self._save(Position(stage.index, epoch, step), stage)
-        fault = self.world.from_first(self.writer.wait)
-        if fault is not None:
-            raise MachineError(f"stopped by a signal, and what was trained since the last checkpoint is lost: {fault}")
+        self._check_written()
         raise Preempted(f"stopped by a signal in stage {stage.row.name} epoch {epoch + 1} after step {step}; the same "
                         "command resumes there")  # fmt: skip
 
+    def _check_written(self) -> None:
+        """Wait for the last checkpoint; MachineError where it could not be written."""
+        fault = self.world.from_first(self.writer.wait)
+        if fault is not None:
+            raise MachineError(f"stopped by a signal, and what was trained since the last checkpoint is lost: {fault}")
+
     def epoch_done(self, stage: StageRun, epoch: int, errors: dict, val_loss: float, val_s: float) -> None:
-        """Log the epoch, tell the rate, save."""
+        """Log the epoch, tell the rate, save. Diverged where the validation loss is not finite: the last update, which
+        no training loss has seen, may have been one too many."""
+        if not math.isfinite(val_loss):
+            raise Diverged(
+                f"the validation loss is {val_loss} in stage {stage.row.name} epoch {epoch + 1}, expected a finite "
+                f"number; try a lower rate in another --run-dir: --set optimizer.lr={self.schedule.optimizer.lr / 4:g}"
+            )
         lr, loss = stage.learning_rate.at((epoch + 1) * stage.steps_per_epoch - 1), stage.step.mean_loss()
         stage.learning_rate.after_epoch(errors["top1"])
         total = sum(row.epochs for row in self.schedule.stages[: stage.index]) + epoch + 1

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 from fastres import scoring, views
-from fastres.configuration import configuration, open_folder
+from fastres.configuration import begun, configuration, open_folder
 from fastres.data.engines import ENGINES
 from fastres.data.libraries import require
 from fastres.data.manifest import load_manifest
@@ -143,7 +143,7 @@ def run_in(world: World, args: argparse.Namespace) -> int:
         return world.from_first(lambda: dry_run(schedule, manifest, precision, as_json=args.json))
 
     config = configuration(args, schedule, manifest, precision, world)
-    start = find_start(args.start_from, config) if args.start_from else None
+    start = find_start(args.start_from, config) if args.start_from and not begun(args, schedule) else None
     with open_folder(args, schedule, config, world) as folder:
         if folder.finished:
             summary = folder.summary()

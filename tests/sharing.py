@@ -6,6 +6,7 @@ import hashlib
 import io
 import os
 import signal
+import time
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ from fastres.engine.precision import Precision
 from fastres.engine.step import EagerStep
 from fastres.engine.steps import step_kind
 from fastres.engine.world import World
-from fastres.errors import DataError, run_command
+from fastres.errors import DataError, Preempted, run_command
 from fastres.geometry import Geometry
 from fastres.model.freeze import set_trainable, training_mode
 from fastres.model.network import Architecture, build
@@ -143,6 +144,14 @@ def train_run(packed: str, folder: str, extra: list[str], event: list | None = N
     arguments = ["--schedule", str(TINY_FILE), "--data", packed, "--run-dir", folder, "--wandb", "off",
                  "--precision", "fp32", *extra]  # fmt: skip
     return command(train.main, arguments)
+
+
+def leave_late(seconds: float) -> float:
+    """Every process is preempted, each `seconds` after the one before it. When this one was out, in s."""
+    with contextlib.suppress(Preempted), open_world("cpu") as world:
+        time.sleep(seconds * world.rank)
+        raise Preempted("stopped")
+    return time.monotonic()
 
 
 def _plan_event(kind: str, rank: int, count: int) -> None:

@@ -118,6 +118,7 @@ def test_a_run_resumes_from_the_checkpoint_before_a_damaged_one(packed, tmp_path
     damage(newest.path, "flipped")
     assert run(packed, tmp_path / "run")["status"] == "done"
     assert "resuming in stage 2 after 1 of its epochs and 0 steps" in capsys.readouterr().err
+    assert (newest.path.parent / f"{newest.path.name}.damaged").exists() and not newest.path.exists()
 
 
 @pytest.mark.fault(24)

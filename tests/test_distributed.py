@@ -138,3 +138,9 @@ def test_another_number_of_processes_is_refused(packed, tmp_path):
     first, second = processes.together(2, sharing.train_run, str(packed), str(tmp_path), [])
     assert first["code"] == second["code"] == 2 and second["said"] == ""
     assert "processes: 1 in the folder, 2 now" in first["said"]
+
+
+def test_who_is_preempted_first_waits_for_the_others():
+    """Else torchrun would stop these while they still save and write the summary."""
+    out = processes.together(2, sharing.leave_late, 1.5)
+    assert abs(out[0] - out[1]) < 1.0

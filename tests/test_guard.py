@@ -120,3 +120,10 @@ def test_the_run_names_the_batch_and_keeps_the_last_good_checkpoint(packed, tmp_
     assert run(packed, folder, code=5)["status"] == "diverged"  # the same command meets it again
     monkeypatch.undo()
     assert run(packed, folder)["status"] == "done"
+
+
+def test_an_update_that_spoils_the_weights_at_an_epochs_end_is_seen_in_validation(packed, tmp_path, capsys):
+    """One step an epoch: its loss is finite, the weights after it are useless, and no training loss comes to say so."""
+    summary = run(packed, tmp_path / "run", "--set", "batch_size=1000", "optimizer.lr=1e38", code=5)
+    assert summary["status"] == "diverged" and "the validation loss is" in capsys.readouterr().err
+    assert not list((tmp_path / "run" / "checkpoints").iterdir())

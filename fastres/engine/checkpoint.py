@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import torch
 
-from fastres.errors import DataError
+from fastres.errors import DataError, MachineError
 from fastres.files import write_atomic
 from fastres.track.console import say
 
@@ -87,6 +87,21 @@ def load_checkpoint(folder: Path) -> tuple[Position, dict] | None:
             "the run folder to start over"
         )
     return None
+
+
+def set_aside_after(folder: Path, position: Position) -> None:
+    """Rename the checkpoints beyond `position`, where a run goes on because they are damaged, to NAME.pt.damaged.
+
+    Under their own names they would stay the newest two, or the best, and what the run saves next would be pruned
+    instead of them. MachineError where one cannot be renamed.
+    """
+    for saved in checkpoints_in(folder):
+        if saved.position > position:
+            try:
+                saved.path.rename(saved.path.with_name(saved.path.name + ".damaged"))
+            except OSError as error:
+                raise MachineError(f"{saved.path}: damaged, and could not be renamed ({error.strerror}); remove it, "
+                                   "and the same command resumes from the one before it") from error
 
 
 def _unpack(content: bytes, path: Path) -> dict:

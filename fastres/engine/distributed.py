@@ -183,8 +183,8 @@ class Processes(World):
         try:
             if error is not None:
                 self.board.announce(error)
-            if error is None or isinstance(error, (Preempted, Diverged)):
-                self.board.meet(patience=PATIENCE_S)
+            together = error is None or isinstance(error, (Preempted, Diverged))
+            if together and self.board.part(PATIENCE_S):
                 self._dist.destroy_process_group()
         except (RuntimeError, FastresError):  # another one went first, and with it the need to wait
             return

@@ -43,15 +43,25 @@ class Noticeboard:
         """Sign no more."""
         self._left.set()
 
-    def meet(self, patience: float | None = None) -> bool:
-        """Wait until all are here. False if that took more than `patience` seconds (None: wait for ever).
+    def meet(self) -> None:
+        """Wait until all are here, however long that takes.
 
         Preempted where another process was asked to stop on its way here, its fault where it failed.
         """
         self._meetings += 1
         key = f"meeting {self._meetings}"
         self._store.add(key, 1)
-        return self._wait(lambda: self._store.add(key, 0) == self.size, patience)
+        self._wait(lambda: self._store.add(key, 0) == self.size)
+
+    def part(self, patience: float) -> bool:
+        """Wait until all are about to leave, whatever is pinned up; False if that took more than `patience` seconds."""
+        self._store.add("leaving", 1)
+        deadline = time.monotonic() + patience
+        while self._store.add("leaving", 0) < self.size:
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(LOOK_EVERY)
+        return True
 
     def from_first(self, work: Callable[[], Value]) -> Value:
         """`work` done by the first process alone; all get its result (plain JSON values), or raise its FastresError."""
@@ -65,7 +75,7 @@ class Noticeboard:
                 raise
             self._store.set(key, json.dumps(result))
             return result
-        self._wait(lambda: self._store.check([key]), None)
+        self._wait(lambda: self._store.check([key]))
         return json.loads(self._store.get(key))
 
     def announce(self, error: BaseException) -> None:
@@ -97,14 +107,11 @@ class Noticeboard:
         if self._store.check([STOP]):
             raise Preempted("stopped by a signal; the same command goes on from the last checkpoint")
 
-    def _wait(self, over: Callable[[], bool], patience: float | None) -> bool:
-        started = time.monotonic()
+    def _wait(self, over: Callable[[], bool]) -> None:
         signs, looked = {}, 0.0
         try:
             while not over():
                 now = time.monotonic()
-                if patience is not None and now > started + patience:
-                    return False
                 self.look()
                 if now > looked + SIGN_EVERY:
                     self._check_signs(signs, now)
@@ -114,7 +121,6 @@ class Noticeboard:
             raise MachineError(
                 f"process {self.rank} lost torchrun's store ({str(error).splitlines()[0]}); start the command again"
             ) from error
-        return True
 
     def _check_signs(self, seen: dict[int, tuple[int, float]], now: float) -> None:
         """MachineError where a process has signed nothing new for too long. `seen`: rank -> signs, since when."""

@@ -73,6 +73,13 @@ class RunDir:
         """Replace summary.json atomically; numbers that are not finite become null."""
         write_atomic(self.path / "summary.json", _as_json(summary))
 
+    def forget_summary(self) -> None:
+        """Remove summary.json, if there is one."""
+        try:
+            (self.path / "summary.json").unlink(missing_ok=True)
+        except OSError as error:
+            raise _not_writable(self.path, error.strerror) from error
+
     def close(self) -> None:
         """Close the log and give the lock back; closing twice is fine."""
         self.log.close()
@@ -97,6 +104,8 @@ class FollowedRunDir:
     summary = RunDir.summary
 
     def write_summary(self, summary: dict) -> None: ...
+
+    def forget_summary(self) -> None: ...
 
     def __enter__(self) -> "FollowedRunDir":
         return self
@@ -163,7 +172,7 @@ def _settle_config(path: Path, config: dict, may_change: Sequence[str]) -> tuple
         lines = different[:SHOWN_DIFFERENCES] + ([f"and {more} more"] if more > 0 else [])
         raise UsageError(f"{path}: holds a run of another configuration; choose another --run-dir, or give "
                          f"the same values again:\n  " + "\n  ".join(lines))
-    if changed:
+    if changed and (read_object(path / "summary.json", "remove it") or {}).get("status") != "done":
         write_atomic(file, _as_json(stored | changed))
     return stored | changed, {key: stored.get(key) for key in changed}
 
