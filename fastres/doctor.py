@@ -44,7 +44,16 @@ def examine(packed: Path) -> list[Finding]:
         lambda: _optional("optuna", "pip install 'optuna>=4', for fastres.search"),
         _apex, _wandb, _memory, lambda: _disk(packed), _shared_memory, lambda: _packed(packed),
     ]  # fmt: skip
-    return [check() for check in checks]
+    return [_without_raising(check) for check in checks]
+
+
+def _without_raising(check: Callable[[], Finding]) -> Finding:
+    try:
+        return check()
+    except Exception as error:  # a broken package raises anything when it is imported
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        what = getattr(check, "__name__", "").strip("_") or "a check"
+        return Finding(what, "gap", f"cannot be looked at: {reason}", "mend what the line names, then run this again")
 
 
 def _python() -> Finding:
@@ -110,6 +119,8 @@ def _optional(package: str, remedy: str, module: str | None = None) -> Finding:
 def _apex() -> Finding:
     if importlib.util.find_spec("apex") is None:
         return Finding("apex", "gap", "not installed (optional)", "build NVIDIA/apex from source; PyPI has another")
+    if importlib.util.find_spec("apex.optimizers") is not None and importlib.util.find_spec("amp_C") is None:
+        return Finding("apex", "gap", "built without its CUDA extensions", "build with APEX_CPP_EXT=1 APEX_CUDA_EXT=1")
     ours = importlib.util.find_spec("apex.optimizers") is not None
     return Finding("apex", "ok" if ours else "gap", "found" if ours else "another package of that name",
                    "" if ours else "pip uninstall apex, then build NVIDIA/apex from source")  # fmt: skip

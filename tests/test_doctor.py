@@ -4,6 +4,7 @@ import json
 import shutil
 
 import pytest
+import torch
 
 from fastres import doctor
 
@@ -45,3 +46,12 @@ def test_screen_has_a_line_for_each(packed, capsys):
     assert doctor.main(["--data", str(packed)]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == len(doctor.examine(packed)) and all(line.startswith(("ok", "gap")) for line in lines)
+
+
+def test_a_package_that_is_broken_is_a_line_and_not_a_traceback(packed, capsys, monkeypatch):
+    def broken():
+        raise OSError("libcuda.so.1: cannot open shared object file")
+
+    monkeypatch.setattr(torch.cuda, "is_available", broken)
+    _, findings = run(packed, capsys)
+    assert "cannot be looked at" in findings["gpu"]["found"] and findings["gpu"]["remedy"]
