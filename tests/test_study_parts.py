@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from fastres.errors import UsageError
+from fastres.model.compute import stage_flop, training_flop
 from fastres.model.network import Architecture
 from fastres.schedules import BEYOND, PAPER, SCHEDULES, SYSTEMS
 from fastres.small_world.classes import wnids
 from fastres.study import small, work
 from fastres.study.claims import CLAIMS, judge
-from fastres.study.compute import stage_flop, training_flop
 from fastres.study.crops import susceptible
 from fastres.study.jobs import Job, plan
 from fastres.study.measures import spread_of

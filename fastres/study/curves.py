@@ -5,11 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
-from fastres.study.compute import unit_for
+from fastres.model.compute import unit_for
 from fastres.study.runs import Trained
-from fastres.track.pictures import BORDER, PAPER, save_figure, text_figure
-
-COLOURS = ("#1f4e9c", "#d1495b", "#2a9d6f", "#e9a23b", "#7b4fa3", "#5c6670", "#0f8ea8", "#9c5c1f")
+from fastres.track.pictures import BORDER, COLOURS, PAPER, save_figure, text_figure
 
 
 @dataclass(frozen=True)

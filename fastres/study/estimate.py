@@ -6,9 +6,9 @@ import json
 from dataclasses import replace
 
 from fastres import train
+from fastres.model.compute import unit_for
 from fastres.schedule_file import write_schedule
 from fastres.schedule_types import Schedule
-from fastres.study.compute import unit_for
 from fastres.study.jobs import Job
 from fastres.study.tables import Table
 from fastres.study.work import schedule_file

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 
 from fastres.errors import DataError, UsageError
+from fastres.model.compute import stage_flop
 from fastres.model.weights import read_metadata
 from fastres.schedule_loading import shared_stages
 from fastres.schedules import BEYOND, SYSTEMS
 from fastres.small_world.classes import wnids
-from fastres.study.compute import stage_flop
 from fastres.track.log import read_log
 from fastres.track.run_dir import read_object
 

@@ -1,13 +1,13 @@
 """The paper's tables from runs by system, with the paper's figures beside ours; cells are numbers until shown."""
 
-import html
 from dataclasses import dataclass, field
 
+from fastres.model.compute import unit_for
 from fastres.schedules import SCHEDULES
 from fastres.scoring import COMBINATIONS, METHODS
-from fastres.study.compute import unit_for
 from fastres.study.measures import Spread, spread, spread_of, uncertainty
 from fastres.study.runs import Trained
+from fastres.track import page
 from fastres.track.console import table as aligned
 
 NO_TEST = "Test labels are not public: our test answers are written by `evaluate --submission`."
@@ -32,11 +32,7 @@ class Table:
         return "\n".join(lines + [f"| {' | '.join(shown(cell) for cell in row)} |" for row in self.rows])
 
     def html(self) -> str:
-        head = "".join(f"<th>{html.escape(name)}</th>" for name in self.header)
-        rows = ["".join(f"<td>{html.escape(shown(cell))}</td>" for cell in row) for row in self.rows]
-        note = f"<p class=note>{html.escape(self.note)}</p>" if self.note else ""
-        body = "".join(f"<tr>{row}</tr>" for row in rows)
-        return f"<h3>{html.escape(self.title)}</h3><div><table><tr>{head}</tr>{body}</table></div>{note}"
+        return page.table(self.header, [[shown(cell) for cell in row] for row in self.rows], self.title, self.note)
 
     def plain(self) -> dict:
         rows = [[cell.plain() if isinstance(cell, Spread) else cell for cell in row] for row in self.rows]

@@ -7,12 +7,12 @@ from pathlib import Path
 from fastres.data.manifest import Manifest, load_manifest
 from fastres.engine.rehearsal import rehearse
 from fastres.errors import Diverged, UsageError
+from fastres.model.compute import stage_flop
 from fastres.schedule_file import write_schedule
 from fastres.schedule_loading import load_schedule, override
 from fastres.schedule_types import Schedule
 from fastres.schedules import BEYOND, SYSTEMS
 from fastres.study import small, work
-from fastres.study.compute import stage_flop
 from fastres.study.estimate import as_text, estimate
 from fastres.study.jobs import Job, plan
 from fastres.study.tune import tuned

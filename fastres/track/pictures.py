@@ -16,6 +16,7 @@ from fastres.files import write_atomic
 
 DPI = 120
 TOP1, TOP5, BORDER, PAPER = "#1f4e9c", "#8fb3e6", "#8a8a8a", "#b5472f"
+COLOURS = ("#1f4e9c", "#d1495b", "#2a9d6f", "#e9a23b", "#7b4fa3", "#5c6670", "#0f8ea8", "#9c5c1f")  # by run, system
 
 
 def error_curves(epochs: Sequence[dict], path: Path, paper: Mapping[str, float] | None = None) -> Path:

@@ -137,6 +137,22 @@ def differences(a: dict, b: dict) -> list[str]:
             for name in names if _shown(old, name) != _shown(new, name)]
 
 
+def live_process(path: Path) -> int | None:
+    """The process that holds the lock of the run folder `path`, None where none on this machine does.
+
+    Read from the kernel's list of locks: to try the lock would make a run that starts in that moment refuse its folder.
+    """
+    try:
+        pid, inode = (path / "lock").read_text().strip(), (path / "lock").stat().st_ino
+        for line in Path("/proc/locks").read_text().splitlines():  # 1: FLOCK ADVISORY WRITE PID MAJOR:MINOR:INODE 0 EOF
+            words = line.split()
+            if words[1] == "FLOCK" and words[4] == pid and words[5].endswith(f":{inode}"):
+                return int(pid)
+    except (OSError, ValueError, IndexError):
+        return None
+    return None
+
+
 def _shown(flat: dict, name: str) -> str:
     return json.dumps(flat[name]) if name in flat else "not set"
 
