@@ -83,6 +83,6 @@ ifdef LOCKED
 	$(PINNED) -r requirements-all.lock
 else
 	$(BIN)/pip install --quiet --no-build-isolation 'ffcv>=1.0.2'
-	$(BIN)/pip install --quiet --editable '.[ffcv,dali,search,timm,onnx,dev]'
+	$(BIN)/pip install --quiet --editable '.[ffcv,dali,search,dashboard,timm,onnx,dev]'
 endif
 	@touch $@

@@ -1,4 +1,4 @@
-"""Install fastres: `pip install -e .`, or with extras `pip install -e .[ffcv,dali,search,timm,onnx,dev]`.
+"""Install fastres: `pip install -e .`, or with extras `pip install -e .[ffcv,dali,search,dashboard,timm,onnx,dev]`.
 
 The extras need system packages or large wheels, so the base install leaves them out:
 ffcv  builds from source: apt-get install libopencv-dev libturbojpeg0-dev pkg-config g++
@@ -30,6 +30,7 @@ setup(
         "ffcv": ["ffcv>=1.0.2", "opencv-python"],
         "dali": ["nvidia-dali-cuda130>=2.4"],
         "search": ["optuna>=4"],
+        "dashboard": ["wandb-workspaces>=0.4"],
         "timm": ["timm>=1.0"],
         "onnx": ["onnx>=1.17", "onnxruntime>=1.20", "onnxscript>=0.5"],
         "dev": ["pytest>=8", "pytest-timeout", "ruff>=0.12", "setuptools"],

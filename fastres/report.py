@@ -15,7 +15,9 @@ from fastres.geometry import Geometry
 from fastres.schedule_types import Schedule
 from fastres.track import pictures
 from fastres.track.console import table
+from fastres.track.gauges import wait_pct
 from fastres.track.log import read_log
+from fastres.track.wandb import NoWandb, WandbMirror
 from fastres.views import colour
 
 if TYPE_CHECKING:
@@ -27,6 +29,7 @@ TRAIN_VIEWS_SHOWN = 16
 def summarise(run: "Run", errors: dict, drawn: list[str]) -> dict:
     """summary.json of a finished run: every final error by combination and method, seconds and img/s per stage."""
     epochs = [record for record in read_log(run.folder.path / "log.jsonl") if record["event"] == "epoch"]
+    train_s, wait_s = (sum(record[name] for record in epochs) for name in ("train_s", "wait_s"))
     return {
         "status": "done",
         "exit_code": 0,
@@ -41,8 +44,9 @@ def summarise(run: "Run", errors: dict, drawn: list[str]) -> dict:
         "stages": [_stage_summary(epochs, index, row.name) for index, row in enumerate(run.schedule.stages)],
         "count": len(run.val),
         "errors": errors,
-        "train_s": sum(record["train_s"] for record in epochs),
-        "wait_s": sum(record["wait_s"] for record in epochs),
+        "train_s": train_s,
+        "wait_s": wait_s,
+        "data_wait_pct": wait_pct(wait_s, train_s),
         "val_s": sum(record["val_s"] for record in epochs),
         "eval_s": run.clock.seconds["evaluation"],
         "checkpoint_s": run.clock.seconds["checkpoint"],
@@ -54,11 +58,13 @@ def summarise(run: "Run", errors: dict, drawn: list[str]) -> dict:
 
 def _stage_summary(epochs: list[dict], index: int, name: str) -> dict:
     mine = [record for record in epochs if record["stage"] == index]
+    train_s, wait_s = (sum(record[name] for record in mine) for name in ("train_s", "wait_s"))
     return {
         "name": name,
         "epochs": len(mine),
-        "train_s": sum(record["train_s"] for record in mine),
-        "wait_s": sum(record["wait_s"] for record in mine),
+        "train_s": train_s,
+        "wait_s": wait_s,
+        "data_wait_pct": wait_pct(wait_s, train_s),
         "img_per_s": float(np.median([record["img_per_s"] for record in mine])),
         "val_top1_err": mine[-1]["val_top1_err"],
         "val_top5_err": mine[-1]["val_top5_err"],
@@ -68,7 +74,27 @@ def _stage_summary(epochs: list[dict], index: int, name: str) -> dict:
 def headline(summary: dict) -> dict:
     """The figures of a run that a dashboard's table of runs should show."""
     best = summary["errors"]["expsum"]["12-crop"]
-    return {"final/12crop_top1_err": best["top1"], "final/12crop_top5_err": best["top5"], "train_s": summary["train_s"]}
+    figures = {name: summary[name] for name in ("train_s", "eval_s", "wall_s", "data_wait_pct", "peak_memory_gb")}
+    return {"final/12crop_top1_err": best["top1"], "final/12crop_top5_err": best["top5"], **figures}
+
+
+def mirror(summary: dict, schedule: Schedule, wandb: WandbMirror | NoWandb) -> None:
+    """What W&B is to show at the end: pictures, the table of crop methods, the figures of its table of runs."""
+    for picture in summary["pictures"]:
+        wandb.image(f"pictures/{Path(picture).stem}", Path(picture))
+    wandb.table("final/crop_methods", *crop_table(summary, schedule.expected))
+    wandb.summary(headline(summary))
+
+
+def crop_table(summary: dict, expected: dict[str, float]) -> tuple[list[str], list[list]]:
+    """Columns and rows: each way to combine the crops' scores, each crop method, errors in % and the paper's."""
+    columns = ["combined by", "crop method", "val top-1 err %", "val top-5 err %", "paper top-1", "paper top-5"]
+    rows = [
+        [how, method, e["top1"], e["top5"], *(expected.get(f"{method} {top}") if how == "expsum" else None
+                                              for top in ("top1", "top5"))]
+        for how, methods in summary["errors"].items() for method, e in methods.items()
+    ]  # fmt: skip
+    return columns, rows
 
 
 def as_text(summary: dict, schedule: Schedule, folder: Path) -> str:

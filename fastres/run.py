@@ -6,7 +6,6 @@ train.py is the procedure; this is everything it would otherwise have to carry a
 import json
 import math
 import time
-from pathlib import Path
 
 import torch
 from torchvision.models.resnet import ResNet
@@ -32,7 +31,7 @@ from fastres.stage_run import StageRun
 from fastres.track.clock import Clock
 from fastres.track.console import Progress, say
 from fastres.track.run_dir import RunDir
-from fastres.track.wandb import open_wandb
+from fastres.track.wandb import CLOSE_TIMEOUT, UPLOAD_TIMEOUT, open_wandb
 
 # Steps between two looks at the running loss: each look waits for the device.
 LOOK_EVERY = 50
@@ -61,9 +60,11 @@ class Run:
         world.agree("packed data", manifest.content_digest)
         self._restore(start)
         # last, so that nothing that can be refused above leaves a mirror behind
-        name, tags = f"{schedule.name}-s{args.seed}", [schedule.name]
+        name = f"{schedule.name}-s{args.seed}"
+        tags = [schedule.name, schedule.arch, args.engine, precision.name, precision.device.type]
         mode = args.wandb if world.first else "off"
         self.wandb = open_wandb(mode, folder, args.project, name, folder.config, tags=tags)
+        self.wandb_artifact = args.wandb_artifact
 
     def _restore(self, start: Start | None) -> None:
         """Take up the newest checkpoint, or start: weights, position and the log cut back to it."""
@@ -146,15 +147,21 @@ class Run:
         if step % LOOK_EVERY == 0 or step == 1:
             loss = self.check_finite(stage, epoch)
             self.position = Position(stage.index, epoch, step)
-            speed = stage.rate.img_per_s
-            self.log("step", stage=stage.index, epoch=epoch + 1, step=step, train_loss=loss, img_per_s=speed)
-            self.wandb.log({"train/loss": loss, "speed/img_per_s": speed, "images_seen": self.images_seen})
+            lr, speed = stage.learning_rate.at(epoch * stage.steps_per_epoch + step - 1), stage.gauges.read()
+            self.log("step", stage=stage.index, epoch=epoch + 1, step=step, images_seen=self.images_seen, lr=lr,
+                     train_loss=loss, **speed)  # fmt: skip
+            self._mirror_point(stage, loss, lr, speed)
             progress.update(images, loss=loss, **self.last_error)
         else:
             progress.update(images)
         if self.interval.due(step) and self.writer.ready():
             self.check_finite(stage, epoch)
             self._save(Position(stage.index, epoch, step), stage)
+
+    def _mirror_point(self, stage: StageRun, loss: float, lr: float, speed: dict[str, float]) -> None:
+        """A point on the axis of images."""
+        self.wandb.log({"train/loss": loss, "lr": lr, "stage/index": stage.index, "images_seen": self.images_seen,
+                        **{f"speed/{name}": value for name, value in speed.items()}})  # fmt: skip
 
     def check_finite(self, stage: StageRun, epoch: int) -> float:
         """The epoch's mean loss so far; Diverged if it is not finite, with what is needed to see why."""
@@ -196,17 +203,18 @@ class Run:
         stage.learning_rate.after_epoch(errors["top1"])
         total = sum(row.epochs for row in self.schedule.stages[: stage.index]) + epoch + 1
         self.last_error = {"err": errors["top1"]}
-        speed = stage.rate.img_per_s or len(self.train) / stage.epoch_train_s
+        speed = {"img_per_s": len(self.train) / stage.epoch_train_s, **stage.gauges.read()}  # steady where it can be
         last = epoch + 1 == stage.row.epochs
         position = Position(stage.index + 1) if last else Position(stage.index, epoch + 1)
         self.log("epoch", position, stage=stage.index, stage_name=stage.row.name, epoch=epoch + 1, epoch_total=total,
                  lr=lr, train_loss=loss, val_top1_err=errors["top1"], val_top5_err=errors["top5"], val_loss=val_loss,
-                 train_s=stage.epoch_train_s, wait_s=stage.epoch_wait_s, val_s=val_s, img_per_s=speed)  # fmt: skip
+                 train_s=stage.epoch_train_s, wait_s=stage.epoch_wait_s, val_s=val_s, images_seen=self.images_seen,
+                 **speed)  # fmt: skip
+        self._mirror_point(stage, loss, lr, speed)
         self.wandb.log({"val/top1_err": errors["top1"], "val/top5_err": errors["top5"], "val/loss": val_loss,
                         "stage/index": stage.index, "epoch": total})  # fmt: skip
-        self.wandb.log({"lr": lr, "images_seen": self.images_seen})
         say(f"  epoch {epoch + 1:2d}/{stage.row.epochs}  lr {lr:<8.4g} train loss {loss:.3f}  val top-1 err "
-            f"{errors['top1']:5.2f} %  top-5 {errors['top5']:5.2f} %  {speed:,.0f} img/s")  # fmt: skip
+            f"{errors['top1']:5.2f} %  top-5 {errors['top5']:5.2f} %  {speed['img_per_s']:,.0f} img/s")  # fmt: skip
         stage.epoch_train_s = stage.epoch_wait_s = 0.0
         if last:
             stage.average.hand_over()
@@ -256,9 +264,10 @@ class Run:
         summary = report.summarise(self, errors, pictures)
         self.log("final", errors=errors)
         self.folder.write_summary(summary)
-        for picture in pictures:
-            self.wandb.image(f"pictures/{Path(picture).stem}", Path(picture))
-        self.wandb.summary(report.headline(summary))
+        report.mirror(summary, self.schedule, self.wandb)
+        if self.wandb_artifact:
+            metadata = {"schedule": self.schedule.name, "seed": self.seed, **report.headline(summary)}
+            self.wandb.artifact(self.folder.path / "final.safetensors", f"{self.schedule.name}-s{self.seed}", metadata)
         return summary
 
     def _metadata(self, upscale: int) -> dict:
@@ -277,6 +286,6 @@ class Run:
     def __exit__(self, kind, error, _) -> None:
         self.writer.close()
         code = 0 if error is None else getattr(error, "exit_code", 1)
-        hint = self.wandb.close(exit_code=code)
+        hint = self.wandb.close(UPLOAD_TIMEOUT if self.wandb_artifact else CLOSE_TIMEOUT, exit_code=code)
         if hint:
             say(f"W&B: this run was mirrored offline; upload it with: {hint}")

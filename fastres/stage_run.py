@@ -17,6 +17,7 @@ from fastres.engine.steps import step_kind
 from fastres.geometry import Geometry
 from fastres.model.freeze import training_mode
 from fastres.track.clock import Rate
+from fastres.track.gauges import Gauges
 from fastres.views.draw import epoch_order
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ class StageRun:
         self.epoch_train_s = 0.0  # of the epoch's steps so far, those before a resume included
         self.epoch_wait_s = 0.0  # of these, seconds in which the loop had no batch yet
         self._since: float | None = None
+        self.gauges = Gauges(self)
 
     def plan(self, epoch: int) -> views.TrainPlan:
         """The epoch's training views; chance counts epochs from 1, 0 is surgery's."""

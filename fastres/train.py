@@ -105,6 +105,7 @@ def parser() -> argparse.ArgumentParser:
                    help="checkpoints inside epochs too; 0: at their ends only (default: whenever a minute has passed)")
     p.add_argument("--wandb", choices=MODES, help="default: online where a login exists, else offline")
     p.add_argument("--project", default="fastres", help="W&B project")
+    p.add_argument("--wandb-artifact", action="store_true", help="W&B gets the final model too, as an artifact")
     p.add_argument("--sync-bn", action="store_true", help="several processes: BatchNorm over the global batch")
     p.add_argument(
         "--allow-process-change", action="store_true", help="resume on another number of processes: not bit-exact"
@@ -118,6 +119,8 @@ def resolve(args: argparse.Namespace) -> Schedule:
     """The schedule a command line means."""
     if not 0 <= args.seed < 1 << 31:
         raise UsageError(f"--seed {args.seed}: expected 0 to {(1 << 31) - 1}")
+    if args.wandb_artifact and args.wandb == "off":
+        raise UsageError("--wandb-artifact: with --wandb off there is nowhere to send the model; drop one of the two")
     schedule = override(load_schedule(args.schedule), args.set)
     return override(schedule, [f"weights={args.weights}"]) if args.weights else schedule
 

@@ -1,15 +1,12 @@
 """The W&B mirror against real W&B: what it writes, and that no failure of it slows or stops a run."""
 
-import json
 import os
 import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +17,7 @@ from fastres.errors import MachineError, UsageError
 from fastres.track import wandb as mirror_module
 from fastres.track.run_dir import RunDir
 from fastres.track.wandb import NoWandb, WandbMirror, has_login, open_wandb
+from tests.wandb_server import Answer, Refuse, Stall, Stalling, history, serving
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = {"optimizer": {"lr": 0.0625}, "schedule": "demo"}
@@ -137,96 +135,12 @@ def test_no_network_is_said_once_and_leaves_an_offline_run(tmp_path):
     assert b"33.125" in transaction_logs(tmp_path / "run")
 
 
-class Refuse(BaseHTTPRequestHandler):
-    """A server that is there, and to which every key is wrong."""
-
-    def do_POST(self):
-        self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        self.do_GET()
-
-    def do_GET(self):
-        self.send_response(401)
-        self.send_header("Content-Length", "0")
-        self.end_headers()
-
-    def log_message(self, *_): ...
-
-
-class Stall(Refuse):
-    """A server that is there, and never answers what matters."""
-
-    def do_POST(self):
-        time.sleep(40)
-
-
-@contextmanager
-def serving(handler):
-    """A server with this handler in a thread; yields it."""
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        server.received, server.asked = {}, []
-        server.daemon_threads, server.block_on_close = True, False
-        server.handle_error = lambda *_: None  # clients that are killed
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield server
-        server.shutdown()
-        thread.join()
-
-
 @pytest.mark.fault(29)
 def test_a_bad_key_is_said_once_and_leaves_an_offline_run(tmp_path):
     with serving(Refuse) as server:
         _, command, code, _, errors = train(tmp_path, server.server_port)
     assert code == 7 and "cannot be reached" in errors and "offline-run-" in command
     assert b"33.125" in transaction_logs(tmp_path / "run")
-
-
-class Answer(Refuse):
-    """The least of a W&B server: takes one run and keeps what it is sent."""
-
-    protocol_version = "HTTP/1.1"
-    stalls = False  # whether to fall silent once the run is open
-
-    def do_POST(self):
-        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        answer = {}
-        if self.path == "/graphql":
-            request = json.loads(body)
-            name = request.get("operationName")
-            answer = {"data": self.answers(request["variables"]).get(name, {})}
-            self.server.asked.append((name, request["variables"]))
-        elif "file_stream" in self.path:
-            if self.stalls:
-                time.sleep(30)
-            for file, chunk in json.loads(body).get("files", {}).items():
-                self.server.received.setdefault(file, []).extend(chunk["content"])
-        content = json.dumps(answer).encode()
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        self.wfile.write(content)
-
-    do_PUT = do_POST
-
-    def answers(self, variables):
-        project = {"id": "p", "name": "p", "entity": {"id": "e", "name": "e"}}
-        host, port = self.server.server_address
-        files = [{"name": name, "uploadUrl": f"http://{host}:{port}/file"} for name in variables.get("files", [])]
-        return {"RunResumeStatus": {"model": {**project, "bucket": None}},
-                "ServerFeaturesQuery": {"serverInfo": {"features": []}},
-                "UpsertBucket": {"upsertBucket": {"inserted": True, "bucket": {
-                    "id": "r", "name": variables.get("name"), "displayName": "n", "config": "{}", "project": project,
-                    "historyLineCount": 0}}},
-                "CreateRunFiles": {"createRunFiles": {"runID": "r", "uploadHeaders": [], "files": files}}}
-
-
-class Stalling(Answer):
-    stalls = True
-
-
-def history(server) -> list[dict]:
-    """The points a server has been sent."""
-    return [json.loads(line) for line in server.received.get("wandb-history.jsonl", [])]
 
 
 def test_a_server_receives_every_point_on_its_axis(tmp_path):

@@ -34,6 +34,7 @@ from fastres.track.run_dir import RunDir
 MODES = ("online", "offline", "off")
 QUEUE_LENGTH = 10_000  # points; about 2 MB of text, and half an hour of five points a second
 CLOSE_TIMEOUT = 10.0  # seconds to let W&B finish
+UPLOAD_TIMEOUT = 300.0  # the same where a model of some 45 MB has to go, which the user asked for
 
 
 class NoWandb:
@@ -44,6 +45,10 @@ class NoWandb:
     def log(self, metrics: dict) -> None: ...
 
     def image(self, key: str, path: Path) -> None: ...
+
+    def table(self, key: str, columns: Sequence[str], rows: Sequence[Sequence]) -> None: ...
+
+    def artifact(self, path: Path, name: str, metadata: dict) -> None: ...
 
     def summary(self, figures: dict) -> None: ...
 
@@ -74,6 +79,14 @@ class WandbMirror:
     def log(self, metrics: dict) -> None:
         """Queue one point: numbers on the host, together with their axis (`epoch` or `images_seen`)."""
         self._put({"op": "log", "metrics": dict(metrics)})
+
+    def table(self, key: str, columns: Sequence[str], rows: Sequence[Sequence]) -> None:
+        """Queue a table; each column holds numbers or text, or None."""
+        self._put({"op": "table", "key": key, "columns": list(columns), "rows": [list(row) for row in rows]})
+
+    def artifact(self, path: Path, name: str, metadata: dict) -> None:
+        """Queue a model's file, which must stay where it is; `close` needs UPLOAD_TIMEOUT then."""
+        self._put({"op": "artifact", "path": str(Path(path).resolve()), "name": name, "metadata": dict(metadata)})
 
     def image(self, key: str, path: Path) -> None:
         """Queue a picture file; it must stay where it is until `close`."""

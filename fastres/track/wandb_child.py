@@ -1,8 +1,9 @@
 """The process that talks to Weights & Biases for a run: reads messages on stdin, reports on stdout.
 
-Started by fastres/track/wandb.py, by path. Messages are JSON lines: one `open`, then `log`, `image`, `summary`,
-and `finish`. The end of stdin without `finish` means that the training process died. Reports are JSON lines
-{"mode", "directory", "say"}, each optional. It imports nothing of fastres, so it starts as fast as W&B does.
+Started by fastres/track/wandb.py, by path. Messages are JSON lines: one `open`, then `log`, `image`, `table`,
+`artifact`, `summary`, and `finish`. The end of stdin without `finish` means that the training process died. Reports
+are JSON lines {"mode", "directory", "say"}, each optional. It imports nothing of fastres, so it starts as fast as
+W&B does.
 """
 
 import contextlib
@@ -28,16 +29,17 @@ METRICS = (
     ("val/top1_err",    "epoch",       "min,last"),
     ("val/top5_err",    "epoch",       "min,last"),
     ("val/loss",        "epoch",       "min,last"),
-    ("speed/img_per_s", "images_seen", "max,mean"),
-    ("speed/data_wait_pct", "images_seen", "max,mean"),
-    ("speed/gpu_mem_gb", "images_seen", "max"),
-    ("speed/mfu_pct",   "images_seen", "max,mean"),
+    ("stage/index",     "epoch",       "last"),
     ("train/loss",      "images_seen", "min,last"),
+    ("lr",              "images_seen", "min,max,last"),
+    ("speed/img_per_s", "images_seen", "max,mean,last"),
+    ("speed/data_wait_pct", "images_seen", "max,mean,last"),
+    ("speed/gpu_mem_gb", "images_seen", "max"),
+    ("speed/mfu_pct",   "images_seen", "max,mean,last"),
     ("val/*",           "epoch",       None),
     ("stage/*",         "epoch",       None),
     ("train/*",         "images_seen", None),
     ("speed/*",         "images_seen", None),
-    ("lr",              "images_seen", "last"),
 )
 
 # Nothing about the machine or the user's files leaves with the run. A setting that a version lacks is left out.
@@ -76,6 +78,8 @@ def main() -> int:
 
 def open_run(opening: dict, report: Callable):
     """The W&B run, online where the server answers, else offline so that `wandb sync` can send it later."""
+    # beside the run: what `wandb sync` sends later must not lie in the home folder
+    os.environ.setdefault("WANDB_DATA_DIR", os.path.join(opening["dir"], "wandb", "data"))
     import wandb
 
     mode, why = opening["mode"], None
@@ -115,6 +119,16 @@ def handle(run, message: dict) -> None:
         import wandb
 
         run.log({message["key"]: wandb.Image(message["path"])})
+    elif message["op"] == "table":
+        import wandb
+
+        run.log({message["key"]: wandb.Table(columns=message["columns"], data=message["rows"])})
+    elif message["op"] == "artifact":
+        import wandb
+
+        model = wandb.Artifact(message["name"], type="model", metadata=message["metadata"])
+        model.add_file(message["path"], policy="immutable")  # read where it lies, not from a copy in the home folder
+        run.log_artifact(model)
     elif message["op"] == "summary":
         run.summary.update(message["figures"])
 
