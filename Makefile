@@ -8,6 +8,9 @@ DEMO   := runs/live/demo-world
 # --no-deps: a lock is complete. --no-build-isolation: FFCV, a source, is built with what the lock has already put there.
 PINNED := $(BIN)/pip install --quiet --no-deps --no-build-isolation --require-hashes
 
+# a locked set-up is made even where an unlocked one is
+KIND   := $(if $(LOCKED),-locked)
+
 export OMP_NUM_THREADS ?= $(shell nproc)
 
 .PHONY: help lock setup demo test test-slow lint bench clean
@@ -22,11 +25,11 @@ help:
 	@echo "make lock       pin what .venv holds now: requirements.lock and requirements-all.lock (needs the network)"
 	@echo "make clean      remove what these commands made, .venv included"
 
-demo: .venv/base.stamp
+demo: .venv/base$(KIND).stamp
 	$(BIN)/python preprocess/pack.py --small-world --out $(DEMO)
 	$(BIN)/python -m fastres.train --schedule demo --data $(DEMO)
 
-setup: .venv/all.stamp
+setup: .venv/all$(KIND).stamp
 
 test: setup
 	$(BIN)/python -m pytest -m "not slow"
@@ -67,7 +70,7 @@ clean:
 
 # A torch that lies on the machine without a torchvision to match is not what we want: ask for both by name, first.
 # LOCKED=1: exactly the versions and files of the lock instead, each checked by its sha256.
-.venv/base.stamp: setup.py | .venv/bin/python
+.venv/base$(KIND).stamp: setup.py $(if $(LOCKED),requirements.lock) | .venv/bin/python
 ifdef LOCKED
 	$(PINNED) -r requirements.lock
 	$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
@@ -77,7 +80,7 @@ else
 endif
 	@touch $@
 
-.venv/all.stamp: setup.py .ci/system-libraries | .venv/base.stamp
+.venv/all$(KIND).stamp: setup.py .ci/system-libraries $(if $(LOCKED),requirements-all.lock) | .venv/base$(KIND).stamp
 	bash .ci/system-libraries
 ifdef LOCKED
 	$(PINNED) -r requirements-all.lock

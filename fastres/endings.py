@@ -1,15 +1,22 @@
 """How a run ends when it does not end well: noted in its summary, told in one sentence."""
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import torch
 
 from fastres import report
 from fastres.errors import Diverged, FastresError, MachineError, Preempted
+from fastres.files import write_atomic
 from fastres.schedule_types import Schedule
 from fastres.track.console import say
 from fastres.track.run_dir import RunDir
+
+if TYPE_CHECKING:
+    from fastres.run import Run
+    from fastres.stage_run import StageRun
 
 
 @contextmanager
@@ -34,6 +41,18 @@ def noted(folder: RunDir, schedule: Schedule, seed: int, device: torch.device) -
     except Exception as bug:
         _note(folder, schedule, seed, FastresError(f"ended with {bug!r}"))
         raise
+
+
+def diverged(run: "Run", stage: "StageRun", epoch: int, loss: float) -> Diverged:
+    """The fault for a loss that is not finite; what is needed to see why is in diverged.json. By all processes."""
+    dump = run.folder.path / "diverged.json"
+    content = json.dumps(stage.faulty_batch(epoch)).encode() + b"\n"
+    run.world.from_first(lambda: write_atomic(dump, content))
+    lower = run.schedule.optimizer.lr / 4
+    return Diverged(
+        f"the training loss is {loss} in stage {stage.row.name} epoch {epoch + 1}, expected a finite number; "
+        f"see {dump}, and try a lower rate in another --run-dir: --set optimizer.lr={lower:g}"
+    )
 
 
 def _note(folder: RunDir, schedule: Schedule, seed: int, error: FastresError) -> None:

@@ -3,7 +3,6 @@
 train.py is the procedure; this is everything it would otherwise have to carry along.
 """
 
-import json
 import math
 import time
 
@@ -13,19 +12,19 @@ from torchvision.models.resnet import ResNet
 from fastres import report
 from fastres.data.engines import open_split
 from fastres.data.manifest import Manifest
+from fastres.endings import diverged
 from fastres.engine.checkpoint import Position, load_checkpoint, set_aside_after
 from fastres.engine.operate import Theatre, operate
 from fastres.engine.precision import Precision
 from fastres.engine.saving import interval
 from fastres.engine.signals import StopRequest
-from fastres.engine.stage_ends import Start, save_stage_end
+from fastres.engine.stage_ends import Start
 from fastres.engine.world import World
 from fastres.errors import Diverged, MachineError, Preempted
 from fastres.evaluate import evaluate
-from fastres.files import write_atomic
 from fastres.geometry import Geometry
-from fastres.model.card import NORMALISATION
-from fastres.model.weights import digest_of, initial_network, network_from, save_weights
+from fastres.model.weights import initial_network, network_from
+from fastres.publishing import keep_stage_end, publish
 from fastres.schedule_types import Schedule
 from fastres.stage_run import StageRun
 from fastres.track.clock import Clock
@@ -167,14 +166,7 @@ class Run:
         """The epoch's mean loss so far; Diverged if it is not finite, with what is needed to see why."""
         loss = stage.step.mean_loss()
         if not math.isfinite(loss):
-            dump = self.folder.path / "diverged.json"
-            content = json.dumps(stage.faulty_batch(epoch)).encode() + b"\n"
-            self.world.from_first(lambda: write_atomic(dump, content))
-            lower = self.schedule.optimizer.lr / 4
-            raise Diverged(
-                f"the training loss is {loss} in stage {stage.row.name} epoch {epoch + 1}, expected a finite number; "
-                f"see {dump}, and try a lower rate in another --run-dir: --set optimizer.lr={lower:g}"
-            )
+            raise diverged(self, stage, epoch, loss)
         return loss
 
     def preempt(self, stage: StageRun, epoch: int, step: int) -> None:
@@ -218,17 +210,9 @@ class Run:
         stage.epoch_train_s = stage.epoch_wait_s = 0.0
         if last:
             stage.average.hand_over()
-            self.world.from_first(lambda: self._keep_stage_end(stage))
+            self.world.from_first(lambda: keep_stage_end(self, stage))
         self._save(position, None if last else stage, errors["top1"])
         self.world.meet()  # the first process may have waited for its disk
-
-    def _keep_stage_end(self, stage: StageRun) -> None:
-        """For other runs to start from; a full disk is said and costs only that."""
-        metadata = {**self._metadata(stage.row.upscale), "images_seen": self.images_seen}
-        try:
-            save_stage_end(self.folder.path, stage.index, self.network, metadata)
-        except MachineError as fault:
-            say(f"the stage's end is not kept for other runs to start from: {fault}")
 
     def _save(self, position: Position, stage: StageRun | None, error: float | None = None) -> None:
         """A checkpoint; with the stage's optimiser where the stage goes on, without at its border."""
@@ -254,31 +238,7 @@ class Run:
             errors, _ = evaluate(
                 self.network, self.val, geometry, self.schedule.views, self.precision, stop.check, self.world
             )
-        return self.world.from_first(lambda: self._publish(errors, geometry.upscale))
-
-    def _publish(self, errors: dict, upscale: int) -> dict:
-        """What a finished run leaves in its folder; returns the summary."""
-        metadata = {**self._metadata(upscale), "digest": digest_of(self.network.state_dict())}
-        write_atomic(self.folder.path / "final.safetensors", save_weights(self.network, metadata))
-        pictures = report.draw(self)
-        summary = report.summarise(self, errors, pictures)
-        self.log("final", errors=errors)
-        self.folder.write_summary(summary)
-        report.mirror(summary, self.schedule, self.wandb)
-        if self.wandb_artifact:
-            metadata = {"schedule": self.schedule.name, "seed": self.seed, **report.headline(summary)}
-            self.wandb.artifact(self.folder.path / "final.safetensors", f"{self.schedule.name}-s{self.seed}", metadata)
-        return summary
-
-    def _metadata(self, upscale: int) -> dict:
-        """What those who use a weights file need to know, kept beside its tensors."""
-        return {
-            "settings": self.schedule.to_dict(), "normalisation": NORMALISATION,
-            "schedule": self.schedule.name, "seed": self.seed, "upscale": upscale,
-            "convention": self.schedule.views.convention, "class_digest": self.manifest.class_digest,
-            "classes": [[info.wnid, info.name] for info in self.manifest.classes],
-            "content_digest": self.manifest.content_digest, "side": self.manifest.side,
-        }  # fmt: skip
+        return self.world.from_first(lambda: publish(self, errors, geometry.upscale))
 
     def __enter__(self) -> "Run":
         return self
