@@ -9,8 +9,8 @@ STEPS = {"eager": EagerStep, "plain": PlainStep, "compiled": CompiledStep, "capt
 def step_kind(name: str) -> type[EagerStep]:
     """The class of a step by its name; `auto` is eager, the network in its folded form (model/fold.py).
 
-    CPU   from `bench steps` at the small world's sizes on two cores: eager took 0.98 (head alone) and 1.15 times (first
-          layer alone) the best torchvision loop's rate, 0.88 and 0.98 for everything. torch.compile was slower than
+    CPU   from `bench steps` at the small world's sizes on two cores: eager took 1.33 (head alone) and 1.12 times (first
+          layer alone) the torchvision loop's rate, 1.00 and 1.10 for everything. torch.compile was slower than
           eager in a first trial there; a record with `--compiled` has not been made.
     CUDA  nothing has been measured. Eager is what needs no warm-up: compiling each stage is expected to cost tens of
           seconds of a run of minutes, and a captured graph needs the resident engine, torch's SGD and no fp16.
