@@ -119,8 +119,6 @@ def resolve(args: argparse.Namespace) -> Schedule:
     """The schedule a command line means."""
     if not 0 <= args.seed < 1 << 31:
         raise UsageError(f"--seed {args.seed}: expected 0 to {(1 << 31) - 1}")
-    if args.wandb_artifact and args.wandb == "off":
-        raise UsageError("--wandb-artifact: with --wandb off there is nowhere to send the model; drop one of the two")
     schedule = override(load_schedule(args.schedule), args.set)
     return override(schedule, [f"weights={args.weights}"]) if args.weights else schedule
 
@@ -133,6 +131,8 @@ def main(argv: list[str] | None = None) -> int:
 
 def run_in(world: World, args: argparse.Namespace) -> int:
     """The command in one process of `world`; the first one prints."""
+    if args.wandb_artifact and args.wandb == "off":
+        raise UsageError("--wandb-artifact: with --wandb off there is nowhere to send the model; drop one of the two")
     schedule = resolve(args)
     require(args.engine)
     precision = choose_precision(args.precision, world.device)
