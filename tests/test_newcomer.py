@@ -1,0 +1,116 @@
+"""A newcomer's way, literally: from a clone to predictions of images of their own; then the docs' other commands."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.docs_commands import DOCS, ROOT, commands, pages
+from tests.trees import write_image
+
+PAGES = pages()
+EVERY = [(page, command) for page in PAGES for command in commands(page)]
+
+# What stands here is parsed, not run. The first pattern found in a command decides; each must be found in some.
+NOT_RUN = {
+    r"^make ": "installs gigabytes; what these tests themselves run in was made by it (the target must exist)",
+    r"^git clone": "the test does it from where it lies",
+    r"^cd |^source ": "the test's working folder and environment are those already",
+    r"pack\.py$": "downloads Tiny ImageNet: 248 MB",
+    r"^(sbatch|srun)": "needs a cluster",
+    r"^wandb sync": "needs an account",
+    r"--nproc-per-node 4": "needs four GPUs",
+    r"fastres\.study": "trains for minutes at least; tests/test_study.py runs it",
+    r"fastres\.search --schedule paper|search-paper/best\.py": "pretrained weights from the network, and hours",
+    r"--start-from": "needs the finished run of `paper`; tests/test_start_from.py runs it",
+    r"fastres\.bench (views|soak)": "wants an idle machine and minutes",
+    r"^python -m tests\.": "needs every test's result, or writes golden files",
+    r"fastres\.train --schedule paper(?!.*--dry-run)": "pretrained weights from the network, and hours on a CPU",
+}
+
+
+def reason(command: str) -> str | None:
+    """Why no test runs it; None for those that are run."""
+    return next((why for pattern, why in NOT_RUN.items() if re.search(pattern, command)), None)
+
+
+def test_what_is_not_run_has_a_reason_that_is_needed():
+    for pattern in NOT_RUN:
+        assert any(re.search(pattern, command) for _, command in EVERY), f"{pattern}: no command is like it any more"
+    assert sum(reason(command) is None for _, command in EVERY) >= 20
+
+
+def photos(folder: Path) -> None:
+    """What the page asks for: a folder a class, images of any size; cats are stripes across, dogs blobs of red."""
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 12), ("val", 4)):
+        for label in ("cat", "dog"):
+            for i in range(1, count + 1):
+                height, width = rng.integers(30, 60, 2)
+                pixels = rng.normal(110, 30, (height, width, 3))
+                pixels[::4 if label == "cat" else 1, :, 1 if label == "cat" else 0] += 70
+                write_image(folder / f"{split}/{label}/{i}.jpg", pixels.clip(0, 255).astype(np.uint8))
+    for i in range(2):
+        write_image(folder / f"test/{i}.jpg", rng.integers(0, 256, (40, 40, 3), dtype=np.uint8))
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory) -> Path:
+    """A clone, or a copy where there is no git, in which `python` is this one; the photos are the newcomer's."""
+    folder = tmp_path_factory.mktemp("newcomer") / "fastres"
+    if (ROOT / ".git").exists() and shutil.which("git"):
+        subprocess.run(["git", "clone", "--quiet", str(ROOT), str(folder)], check=True)
+    else:
+        ignored = shutil.ignore_patterns(".venv", "live", "__pycache__", ".git")
+        shutil.copytree(ROOT, folder, ignore=ignored)
+    photos(folder / "photos")
+    return folder
+
+
+def typed(command: str, folder: Path) -> str:
+    """What it prints; it must end with 0."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    unset = {name: value for name, value in os.environ.items() if not name.startswith("WANDB")}
+    environment = {**unset, "PATH": path, "PYTHONPATH": str(folder), "WANDB_MODE": "offline", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        ["bash", "-c", command], cwd=folder, env=environment, capture_output=True, text=True, timeout=200
+    )
+    assert done.returncode == 0, f"{command}\n{done.stdout[-2000:]}\n{done.stderr[-3000:]}"
+    return done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_newcomer_gets_from_a_clone_to_predictions_and_every_other_command_runs(clone):
+    """your-data.md from top to bottom, then the other pages. What `paper` would have left, the photos' run stands in
+    for; what the pages call photo.jpg is one of the photos."""
+    for command in filter(lambda c: reason(c) is None, commands(DOCS / "your-data.md")):
+        printed = typed(command, clone)
+        if "--json" in command:
+            found = json.loads(printed)["images"]
+            assert [{row["class"] for row in image["top"]} for image in found] == [{"cat", "dog"}]
+        elif "fastres.predict" in command:
+            assert "cat" in printed and "%" in printed
+    live = clone / "runs" / "live"
+    assert (live / "photos/final.safetensors").is_file() and (clone / "photos.onnx").is_file()
+
+    mine = re.search(r"```python\n(# mine\.py\n.*?)```", (DOCS / "your-schedule.md").read_text(), re.S)[1]
+    (clone / "mine.py").write_text(mine)
+    shutil.copy(clone / "photos/val/cat/1.jpg", clone / "photo.jpg")
+    for run in ("paper-s0", "demo-s0"):
+        shutil.copytree(live / "photos", live / run)
+    done = set(commands(DOCS / "your-data.md"))
+    others = [command for page in PAGES for command in commands(page) if page.name != "your-data.md"]
+    # README has its packing behind commands that need it: there `packed` is Tiny ImageNet, packed long before
+    for command in sorted(others, key=lambda command: "--source" not in command):
+        if reason(command) is None and command not in done:
+            typed(command, clone)
+            done.add(command)
+    assert (live / "two/summary.json").is_file()
+    assert list(live.glob("mine-wandb/wandb/offline-run-*")), "dashboards.md says that it is there"
