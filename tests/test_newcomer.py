@@ -103,7 +103,7 @@ def test_a_newcomer_gets_from_a_clone_to_predictions_and_every_other_command_run
     mine = re.search(r"```python\n(# mine\.py\n.*?)```", (DOCS / "your-schedule.md").read_text(), re.S)[1]
     (clone / "mine.py").write_text(mine)
     shutil.copy(clone / "photos/val/cat/1.jpg", clone / "photo.jpg")
-    for run in ("paper-s0", "demo-s0"):
+    for run in ("paper-s0", "paper-s1", "demo-s0"):
         shutil.copytree(live / "photos", live / run)
     done = set(commands(DOCS / "your-data.md"))
     others = [command for page in PAGES for command in commands(page) if page.name != "your-data.md"]
