@@ -24,6 +24,7 @@ def first(self, *arguments, **named):
     original(self, *arguments, **named)
     os.kill(os.getpid(), signal.{name})
     if {twice}:
+        time.sleep(0.5)
         os.kill(os.getpid(), signal.{name})
         time.sleep(60)
 EagerStep.__call__ = first

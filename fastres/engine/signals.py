@@ -10,6 +10,7 @@ from fastres.errors import Preempted
 if TYPE_CHECKING:
     from fastres.engine.distributed import Processes
 
+ECHO_S = 0.2  # Linux repeats the signal of a parent's death for each of the parent's threads; nobody asks so fast twice
 SAME_REQUEST_S = 10  # torchrun hands on a signal that SLURM sends to every process itself
 
 
@@ -20,6 +21,7 @@ class StopRequest:
 
     def __init__(self) -> None:
         self.requested = False
+        self._asked = 0.0  # when
         self._previous: dict = {}
 
     def agreed(self) -> bool:
@@ -40,9 +42,11 @@ class StopRequest:
             signal.signal(number, handler)
 
     def _handle(self, number: int, _frame) -> None:
-        if self.requested:
+        now = time.monotonic()
+        if self.requested and now - self._asked > ECHO_S:
             os._exit(Preempted.exit_code)
-        self.requested = True
+        if not self.requested:
+            self.requested, self._asked = True, now
 
 
 class SharedStop(StopRequest):
