@@ -86,7 +86,8 @@ INITIALIZED_FC = replace(
 
 # Section 5.2: from the end of `initialized-fc`, the stem's scaled filters and everything at once (figure 6).
 # Paper: 38 % after a single epoch; then "similar accuracy", without regaining the 28.9 of before.
-# Silent on its epochs: the 15 that section 5.2 says were allotted.
+# Silent on its epochs: the 15 that section 5.2 says were allotted. Its bare scaling is `stem:torch7-raw`; this has our
+# gain, as `paper` has, so that the two differ in the staging alone.
 CONV1_NAIVE = replace(
     PAPER,
     name="conv1-naive",
