@@ -5,7 +5,9 @@ import os
 
 import pytest
 
-OPTIONAL = ("ffcv", "nvidia.dali", "optuna", "timm", "triton", "onnx", "onnxruntime", "wandb", "wandb_workspaces", "cv2")
+OPTIONAL = (
+    "ffcv", "nvidia.dali", "optuna", "timm", "triton", "onnx", "onnxruntime", "wandb", "wandb_workspaces", "cv2",
+)  # fmt: skip
 
 
 @pytest.mark.skipif(not os.environ.get("CI"), reason="a user may do without them; CI may not")
