@@ -1,5 +1,6 @@
 """Files that are whole or absent: nothing half-written ever has its final name."""
 
+import contextlib
 import os
 import re
 from pathlib import Path
@@ -13,7 +14,7 @@ def write_atomic(path: Path, content: bytes) -> None:
     """Write `content` so that `path` holds all of it or is as before, through kills and power cuts.
 
     A temporary file beside `path` is written, synced and renamed over it, then the folder is synced. Raises
-    MachineError (the OSError is its cause) on a full disk or a missing right; the temporary is removed.
+    MachineError (the OSError is its cause) on a full disk or a missing right; the temporary is removed where it can be.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -25,7 +26,8 @@ def write_atomic(path: Path, content: bytes) -> None:
         os.replace(temporary, path)
         sync_folder(path.parent)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # a file system that turned read-only
+            temporary.unlink(missing_ok=True)
         raise MachineError(f"{path}: could not write its {len(content):,} bytes ({error.strerror or error}); "
                            f"free some space there or choose another folder") from error
 

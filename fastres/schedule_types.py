@@ -169,12 +169,16 @@ class Stage:
             )
 
 
+# In a net with fewer channels torch 2.14.1 was seen to write past its memory (float32 training, AVX2 CPU).
+LEAST_WIDTH = 8
+
+
 @dataclass(frozen=True, kw_only=True)
 class Schedule:
     """A whole experiment.
 
     arch        torchvision's name of the network
-    width       channels of the first stage: 64 is torchvision's; less is the same net, slimmer
+    width       channels of the first stage: 64 is torchvision's; less is the same net, slimmer; LEAST_WIDTH or more
     weights     `IMAGENET1K_V1` (torchvision's), `timm:resnet18.a1_in1k` (timm's), `shipped:NAME` (in this package), a
                 file (.safetensors, .pth, fb.resnet.torch's .t7), or None: from scratch
     batch_size  images per optimiser step, over all processes
@@ -203,7 +207,7 @@ class Schedule:
 
     def __post_init__(self) -> None:
         _check(self.arch in ARCHITECTURES, "arch", self.arch, "one of " + ", ".join(ARCHITECTURES))
-        _check(self.width >= 1, "width", self.width, "1 or more")
+        _check(self.width >= LEAST_WIDTH, "width", self.width, f"{LEAST_WIDTH} or more")
         _check(self.batch_size >= 1, "batch_size", self.batch_size, "1 or more")
         _check(self.step in STEPS, "step", self.step, "one of " + ", ".join(STEPS))
         _check(0 <= self.label_smoothing < 1, "label_smoothing", self.label_smoothing, "0 or more and below 1")

@@ -7,6 +7,7 @@ from fastres.data.libraries import installed
 from preprocess.writers import WRITERS
 
 LARGEST_SIDE = 1024
+SMALL_WORLDS = ("target", "study", "source", "tiny")  # fastres.small_world.PARTS, whose compiler takes seconds to load
 
 
 def parse_arguments(argv: list[str] | None, doc: str) -> argparse.Namespace:
@@ -20,9 +21,9 @@ def parse_arguments(argv: list[str] | None, doc: str) -> argparse.Namespace:
         "--small-world",
         nargs="?",
         const="target",
-        choices=("target", "source"),
-        help="render the stand-in into <out>/tree and pack that; target (the default) is what training uses, "
-        "source what its pretrained net saw",
+        choices=SMALL_WORLDS,
+        help="render the stand-in into <out>/tree and pack that; target (the default) is what the demo trains on, "
+        "study what the study does, source what their pretrained net saw, tiny has Tiny ImageNet's sizes (benchmarks)",
     )
     parser.add_argument("--out", type=Path, metavar="DIR", help="default: packed; packed-small-world for that")
     parser.add_argument(
@@ -52,8 +53,8 @@ def parse_arguments(argv: list[str] | None, doc: str) -> argparse.Namespace:
     parser.add_argument("--json", action="store_true", help="print the report as one JSON object")
     options = parser.parse_args(argv)
     if options.out is None:
-        names = {None: "packed", "target": "packed-small-world", "source": "packed-small-world-source"}
-        options.out = Path(names[options.small_world])
+        ending = "" if options.small_world == SMALL_WORLDS[0] else f"-{options.small_world}"
+        options.out = Path(f"packed-small-world{ending}" if options.small_world else "packed")
     return options
 
 

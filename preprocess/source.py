@@ -59,9 +59,8 @@ class SmallWorld(Source):
     def prepare(self) -> None:
         from fastres import small_world  # here, because its compiler takes seconds to load
 
-        render = {"target": small_world.render_target, "source": small_world.render_source}[self.about["part"]]
         with disk_faults(self.path.parent), Progress("render the small world", None) as progress:
-            render(self.path, seed=self.about["seed"], progress=progress.at)
+            small_world.render_part(self.about["part"], self.path, seed=self.about["seed"], progress=progress.at)
 
 
 def find_source(source: Path | None, small_world: str | None, out: Path) -> Source:

@@ -56,7 +56,7 @@ def packed_for_engines(tmp_path_factory) -> Path:
 # The paper's four stages, on the smallest net and images: crop 56 at upscale 4, 14 at 1.
 TINY = Schedule(
     name="tiny",
-    width=4,
+    width=8,
     weights=None,
     batch_size=16,
     optimizer=Optimizer(lr=0.05),

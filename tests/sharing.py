@@ -74,9 +74,9 @@ def views_by_id(world: World, packed: str) -> dict[str, str]:
 def scores(world: World, packed: str) -> str:
     """A digest of all 12-crop scores of 20 images, made 7 at a time."""
     torch.manual_seed(0)
-    network = build(Architecture("resnet18", 4, 4)).eval()
+    network = build(Architecture("resnet18", 8, 4)).eval()
     torch.manual_seed(world.rank)  # every process has its own statistics before
-    network.bn1.running_mean += torch.randn(4)
+    network.bn1.running_mean += torch.randn(8)
     network.bn1.running_mean.mul_(1 if world.first else 5)
     manifest = load_manifest(Path(packed))
     data = Resident(Path(packed), manifest, "val", CPU.device)
@@ -91,7 +91,7 @@ def scores(world: World, packed: str) -> str:
 
 def _start(patterns: tuple[str, ...]) -> tuple:
     torch.manual_seed(0)
-    network = build(Architecture("resnet18", 4, 4, "3x3"))
+    network = build(Architecture("resnet18", 8, 4, "3x3"))
     learning = set_trainable(network, patterns)
     training_mode(network, Stage(name="x", epochs=1, train=patterns, upscale=1))
     return network, learning, sgd(learning, Optimizer(lr=RATE), RATE)

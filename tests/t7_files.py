@@ -99,7 +99,7 @@ def save(path: Path, value, cuda: bool = True) -> Path:
     return path
 
 
-def network(arch: str = "resnet18", width: int = 4, classes: int = 6) -> nn.Module:
+def network(arch: str = "resnet18", width: int = 8, classes: int = 6) -> nn.Module:
     """A net with statistics and weights that are no layer's default."""
     generator = torch.Generator().manual_seed(0)
     net = build(Architecture(arch, width, classes)).eval()

@@ -39,7 +39,7 @@ def test_table_and_chart_show_the_floor(tmp_path, monkeypatch):
 @pytest.mark.parametrize(("arch", "stem"), [("resnet18", "7x7"), ("resnet18", "3x3"), ("resnet50", "7x7")])
 def test_timms_network_is_ours_at_any_width(arch, stem):
     pytest.importorskip("timm")
-    architecture = Architecture(arch, 4, 7, stem)
+    architecture = Architecture(arch, 8, 7, stem)
     theirs, ours = step_peers.timm_network(architecture).eval(), build(architecture).eval()
     ours.load_state_dict(theirs.state_dict())
     x = torch.randn(2, 3, 32, 32)
@@ -48,7 +48,7 @@ def test_timms_network_is_ours_at_any_width(arch, stem):
 
 @pytest.mark.slow
 def test_steps_prints_and_profiles(tmp_path, capsys):
-    sizes = {"width": 4, "side": 8, "batch": 4, "rounds": 1, "seconds": 0}
+    sizes = {"width": 8, "side": 8, "batch": 4, "rounds": 1, "seconds": 0}
     small = ["--device=cpu", "--stages=fc", *(f"--{name}={size}" for name, size in sizes.items())]
     assert steps.main([*small, "--profile", "--record", str(tmp_path)]) == 0
     (folder,) = tmp_path.iterdir()

@@ -120,7 +120,7 @@ def test_evaluation_prints_and_writes_once_what_one_process_would(packed, tmp_pa
     torch.manual_seed(0)
     weights = tmp_path / "net.safetensors"
     digest = load_manifest(packed).class_digest
-    weights.write_bytes(save_weights(build(Architecture("resnet18", 4, 4)), {"upscale": 4, "class_digest": digest}))
+    weights.write_bytes(save_weights(build(Architecture("resnet18", 8, 4)), {"upscale": 4, "class_digest": digest}))
     common = [str(weights), "--data", str(packed), "--device", "cpu", "--json"]
     for arguments in (["--split", "val"], ["--split", "test", "--submission", str(tmp_path / "answers.txt")]):
         alone = sharing.evaluate_run([*common, *arguments])

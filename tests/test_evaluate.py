@@ -78,7 +78,7 @@ def test_constant_or_nan_output_earns_nothing_by_luck():
 @pytest.fixture(scope="module")
 def net():
     torch.manual_seed(0)
-    return build(Architecture("resnet18", 4, 4)).eval()
+    return build(Architecture("resnet18", 8, 4)).eval()
 
 
 @pytest.mark.parametrize("images_per_pass", [1, 7, 20, 20_000])

@@ -46,7 +46,7 @@ def train(schedule, packed, folder) -> dict:
 def test_every_schedule_trains_all_its_stages(name, packed, tmp_path, monkeypatch):
     monkeypatch.setattr(report, "draw", lambda run: [])  # half the time of so short a run
     monkeypatch.setattr(report, "draw_stem", lambda *_: None)
-    schedule = shortened(SCHEDULES[name], width=4)
+    schedule = shortened(SCHEDULES[name], width=8)
     summary = train(schedule, packed, tmp_path)
     assert [(s["name"], s["epochs"]) for s in summary["stages"]] == [(s.name, 1) for s in schedule.stages]
     log = [r for r in read_log(tmp_path / "run" / "log.jsonl") if r["event"] == "epoch"]

@@ -148,7 +148,7 @@ class Full(torch.nn.Module):
     def __init__(self, room: int) -> None:
         super().__init__()
         torch.manual_seed(0)
-        self.network, self.room, self.seen = build(Architecture("resnet18", 4, 4)).eval(), room, []
+        self.network, self.room, self.seen = build(Architecture("resnet18", 8, 4)).eval(), room, []
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         self.seen.append(len(x))

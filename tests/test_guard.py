@@ -22,7 +22,7 @@ CPU = torch.device("cpu")
 
 def step_of(optimizer=None, scaler=None):
     torch.manual_seed(0)
-    network = build(Architecture("resnet18", 4, 4)).eval()
+    network = build(Architecture("resnet18", 8, 4)).eval()
     learning = list(network.parameters())
     step = EagerStep(network, optimizer(learning) if optimizer else sgd(learning, Optimizer(), 0.01),
                      Precision("fp32", CPU))  # fmt: skip

@@ -21,7 +21,7 @@ from fastres.model.surgery import (
 from fastres.model.weights import initial_network, load, read_metadata, read_weights, save_weights
 from fastres.schedule_types import Schedule, Stage
 
-SLIM = Schedule(name="slim", width=4, weights=None, stages=(Stage(name="all", epochs=1, train=("*",), upscale=4),))
+SLIM = Schedule(name="slim", width=8, weights=None, stages=(Stage(name="all", epochs=1, train=("*",), upscale=4),))
 
 
 @pytest.mark.parametrize("arch", BLOCKS)
@@ -40,13 +40,13 @@ def test_full_width_is_torchvisions_network(arch):
 
 
 def test_describe_knows_what_it_was_told():
-    for architecture in (Architecture("resnet50", 8, 7), Architecture("resnet34", 4, 3, "3x3")):
+    for architecture in (Architecture("resnet50", 8, 7), Architecture("resnet34", 8, 3, "3x3")):
         assert describe(build(architecture).state_dict()) == architecture
     assert describe({"fc.weight": torch.zeros(3, 3)}) is None
 
 
 def test_weights_files_round_trip(tmp_path):
-    network = build(Architecture("resnet18", 4, 5))
+    network = build(Architecture("resnet18", 8, 5))
     (tmp_path / "a.safetensors").write_bytes(save_weights(network, {"side": 64}))
     torch.save(network.state_dict(), tmp_path / "a.pth")
     torch.save({"state_dict": {f"module.{k}": v for k, v in network.state_dict().items()}}, tmp_path / "b.pth")
@@ -82,7 +82,7 @@ def test_pickled_code_is_refused_and_not_run(tmp_path):
 @pytest.mark.parametrize("suffix", ["safetensors", "pth"])
 def test_damaged_weights_are_data_errors(tmp_path, damage, suffix):
     path = tmp_path / f"w.{suffix}"
-    network = build(Architecture("resnet18", 4, 5))
+    network = build(Architecture("resnet18", 8, 5))
     if suffix == "pth":
         torch.save(network.state_dict(), path)
     else:
@@ -98,14 +98,14 @@ def test_damaged_weights_are_data_errors(tmp_path, damage, suffix):
 
 def test_wrong_architecture_says_what_differs(tmp_path):
     path = tmp_path / "w.safetensors"
-    path.write_bytes(save_weights(build(Architecture("resnet34", 4, 5)), {}))
+    path.write_bytes(save_weights(build(Architecture("resnet34", 8, 5)), {}))
     schedule = replace(SLIM, weights=str(path))
-    with pytest.raises(DataError, match="found resnet34 of width 4 .* expected resnet18 of width 4"):
+    with pytest.raises(DataError, match="found resnet34 of width 8 .* expected resnet18 of width 8"):
         initial_network(schedule, 5)
-    state = build(Architecture("resnet18", 4, 5)).state_dict()
+    state = build(Architecture("resnet18", 8, 5)).state_dict()
     del state["layer1.0.bn1.weight"]
     with pytest.raises(DataError, match="1 missing, first layer1.0.bn1.weight"):
-        load(build(Architecture("resnet18", 4, 5)), state, "w")
+        load(build(Architecture("resnet18", 8, 5)), state, "w")
 
 
 def test_unknown_torchvision_weights_are_a_usage_error():
@@ -115,7 +115,7 @@ def test_unknown_torchvision_weights_are_a_usage_error():
 
 @pytest.mark.parametrize("init", ["torch7", "torch7-raw", "antialias", "blank"])
 def test_stem_surgery_keeps_every_side(init):
-    network = build(Architecture("resnet18", 4, 5))
+    network = build(Architecture("resnet18", 8, 5))
     before = feature_sides(network, 224)
     views = [torch.randn(4, 3, 32, 32)]
     replace_and_initialise_stem(network, init, torch.Generator().manual_seed(0), lambda: views, lambda: views)
@@ -152,7 +152,7 @@ def test_gain_keeps_the_spread_of_each_filters_response(init):
 
 
 def test_head_reset_is_torchs_default_range_and_reproducible():
-    network = build(Architecture("resnet18", 4, 1000))
+    network = build(Architecture("resnet18", 8, 1000))
     reset_head(network, 200, torch.Generator().manual_seed(3))
     first = network.fc.weight.clone()
     assert network.fc.weight.shape == (200, 32) and network.fc.bias.shape == (200,)
@@ -163,7 +163,7 @@ def test_head_reset_is_torchs_default_range_and_reproducible():
 
 
 def test_patterns_freeze_and_an_idle_pattern_is_an_error():
-    network = build(Architecture("resnet18", 4, 5))
+    network = build(Architecture("resnet18", 8, 5))
     assert len(set_trainable(network, ("fc.*",))) == 2
     assert len(set_trainable(network, ("conv1.*", "bn1.*"))) == 3
     assert len(set_trainable(network, ("*",))) == 62
@@ -173,7 +173,7 @@ def test_patterns_freeze_and_an_idle_pattern_is_an_error():
 
 def test_recalibration_gives_plain_averages():
     """bn1's statistics are those of conv1's output over all views; momenta and modes are as before."""
-    network = build(Architecture("resnet18", 4, 5))
+    network = build(Architecture("resnet18", 8, 5))
     batches = [torch.randn(8, 3, 32, 32) * 2 + 1 for _ in range(3)]
     recalibrate(network, batches, torch.no_grad)
     responses = [network.conv1(x).detach() for x in batches]

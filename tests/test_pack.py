@@ -17,6 +17,7 @@ from PIL import Image
 from fastres import small_world
 from fastres.data.manifest import load_manifest
 from preprocess import decode_pool
+from preprocess.options import SMALL_WORLDS, parse_arguments
 from tests.packing import (
     COMMAND,
     Packer,
@@ -223,20 +224,29 @@ def test_out_is_a_file(tree, run, tmp_path):
 def test_small_world_is_rendered_once(run, tmp_path, monkeypatch):
     rendered = []
 
-    def render(tree, seed, progress):
-        rendered.append(seed)
+    def render(part, tree, seed, progress):
+        rendered.append((part, seed))
         write_tree(tree, side=32)
         progress(48, 48)
 
-    monkeypatch.setattr(small_world, "render_target", render)
-    monkeypatch.setattr(small_world, "render_source", None)
+    monkeypatch.setattr(small_world, "render_part", render)
     for status in ("packed", "up to date"):
         code, out, err = run("--small-world", "--json")
         assert (code, json.loads(out)["status"]) == (0, status), err
-    assert rendered == [0]
+    assert rendered == [("target", 0)]
     manifest = verify_all(tmp_path / "packed")
     assert manifest.source == {"kind": "small-world", "name": "tree", "part": "target", "seed": 0}
     assert (manifest.side, manifest.count("train")) == (32, 24)
+
+
+def test_the_packer_offers_every_part_of_the_small_world(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert SMALL_WORLDS == tuple(small_world.PARTS)
+    outs = [parse_arguments(["--small-world", *part], "").out.name for part in ([], ["target"], ["study"])]
+    assert outs == ["packed-small-world", "packed-small-world", "packed-small-world-study"]
+    with pytest.raises(SystemExit) as stop:
+        parse_arguments(["--small-world", "both"], "")
+    assert stop.value.code == 2
 
 
 @pytest.mark.slow

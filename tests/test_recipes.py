@@ -45,7 +45,7 @@ def run(packed, folder, *settings, code=0):
 
 
 def test_the_first_pattern_that_matches_gives_the_factor():
-    network = build(Architecture("resnet18", 4, 4))
+    network = build(Architecture("resnet18", 8, 4))
     set_trainable(network, ALL.train)
     names = {id(parameter): name for name, parameter in network.named_parameters()}
     found = {names[id(p)]: group["factor"] for group in groups_of(network, ALL) for p in group["params"]}
@@ -70,7 +70,7 @@ def test_each_group_moves_by_its_own_rate(packed, kind):
     moves, precision = [], CPU
     for stage in (ALL, Stage(name="all", epochs=1, train=("*",), upscale=1)):
         torch.manual_seed(0)
-        network = build(Architecture("resnet18", 4, 4)).to(memory_format=torch.channels_last)
+        network = build(Architecture("resnet18", 8, 4)).to(memory_format=torch.channels_last)
         before = {name: p.detach().clone() for name, p in network.named_parameters()}
         step = stage_step(network, stage, Schedule(name="x", stages=(stage,), step=kind), precision)
         data = Resident(packed, load_manifest(packed), "train", precision.device)
@@ -90,7 +90,7 @@ def test_captured_follows_the_factors_too(packed):
     ends, precision = [], Precision("fp32", torch.device("cuda"))
     for kind in ("captured", "eager"):
         torch.manual_seed(0)
-        network = build(Architecture("resnet18", 4, 4)).cuda().to(memory_format=torch.channels_last)
+        network = build(Architecture("resnet18", 8, 4)).cuda().to(memory_format=torch.channels_last)
         step = stage_step(network, ALL, Schedule(name="x", stages=(ALL,), step=kind, label_smoothing=0.1), precision)
         data = Resident(packed, load_manifest(packed), "train", precision.device)
         plan = views.TrainPlan(geometry=Geometry(16, 1), settings=ViewSettings(), seed=0, stage=0, epoch=1)
@@ -102,7 +102,7 @@ def test_captured_follows_the_factors_too(packed):
 
 
 def test_label_smoothing_is_in_the_loss():
-    network = build(Architecture("resnet18", 4, 4))
+    network = build(Architecture("resnet18", 8, 4))
     stage = Stage(name="fc", epochs=1, train=("fc.*",), upscale=1)
     step = stage_step(network, stage, Schedule(name="x", stages=(stage,), label_smoothing=0.2), CPU)
     logits, labels = torch.randn(6, 4), torch.arange(6) % 4
@@ -135,7 +135,7 @@ def test_one_cycle_of_very_few_steps_stays_between_its_ends(steps, warmup):
 
 def test_average_follows_its_formula_and_leaves_the_network_alone():
     torch.manual_seed(0)
-    network = build(Architecture("resnet18", 4, 4))
+    network = build(Architecture("resnet18", 8, 4))
     set_trainable(network, ("fc.*",))
     average, by_hand = weight_average(network, 0.5), network.fc.weight.detach().clone()
     for t in range(1, 9):

@@ -41,10 +41,10 @@ def test_faults_of_later_stages_are_found(schedule, sentence):
 
 def test_weights_files_are_looked_at(tmp_path):
     path = tmp_path / "w.safetensors"
-    path.write_bytes(save_weights(build(Architecture("resnet18", 4, 9, "3x3")), {}))
+    path.write_bytes(save_weights(build(Architecture("resnet18", 8, 9, "3x3")), {}))
     with pytest.raises(UsageError, match="stem"):
         rehearse(replace(TINY, weights=str(path)), 4, 16)
-    path.write_bytes(save_weights(build(Architecture("resnet34", 4, 9)), {}))
+    path.write_bytes(save_weights(build(Architecture("resnet34", 8, 9)), {}))
     with pytest.raises(DataError, match="found resnet34"):
         rehearse(replace(TINY, weights=str(path)), 4, 16)
 

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from fastres.errors import DataError
-from fastres.small_world import SOURCE, TARGET, TINY, World, class_table, file_names, render_images, wnids
+from fastres.small_world import SOURCE, STUDY, TARGET, TINY, World, class_table, file_names, render_images, wnids
 from fastres.small_world.classes import LAYOUTS, PALETTES, SHAPES, TEXTURES, TWINS
 from fastres.small_world.scene import PALETTE_HUES, Draws
 from fastres.small_world.tree import MARKER, area_mean, is_grayscale, labels_of, render_jpegs, render_world
@@ -90,10 +90,11 @@ def test_seed_name_split_and_index_each_change_the_image():
         assert np.abs(base.astype(int) - other).mean() > 4
 
 
-def test_source_and_target_share_classes_and_no_image():
-    assert wnids(TARGET.classes) == wnids(SOURCE.classes)[:20]
-    assert class_table(TARGET.classes) == class_table(SOURCE.classes)[:20]
-    sharp = replace(TARGET, side=128, factor=1)
+@pytest.mark.parametrize("world", [TARGET, STUDY], ids=lambda world: world.name)
+def test_source_shares_classes_and_no_image(world):
+    assert wnids(world.classes) == wnids(SOURCE.classes)[: world.classes]
+    assert class_table(world.classes) == class_table(SOURCE.classes)[: world.classes]
+    sharp = replace(world, side=128, factor=1)
     ours, theirs = render_images(sharp, "train", range(0, 60, 5))[0], render_images(SOURCE, "train", range(0, 60, 5))[0]
     for a in ours:
         assert np.abs(theirs.astype(int) - a).mean((1, 2, 3)).min() > 4
@@ -130,6 +131,7 @@ def test_draws_are_uniform_and_do_not_depend_on_company():
 def test_counts_are_those_of_the_demo_and_of_tiny_imagenet():
     assert [SOURCE.count(s) for s in ("train", "val")] == [16_000, 2_000]
     assert [TARGET.count(s) for s in ("train", "val", "test")] == [4_000, 1_000, 500]
+    assert [STUDY.count(s) for s in ("train", "val", "test")] == [4_000, 2_000, 0]
     assert [TINY.count(s) for s in ("train", "val", "test")] == [100_000, 10_000, 10_000]
     for world in (SMALL, TARGET):
         for split in ("train", "val"):

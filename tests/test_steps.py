@@ -137,7 +137,7 @@ def test_apex_is_used_where_it_is_and_refused_with_its_remedy_elsewhere():
 
 def test_checkpoint_of_one_step_continues_in_another(packed):
     """State moves between kinds of step: same updates, so the same state."""
-    network = build(Architecture("resnet18", 4, 4))
+    network = build(Architecture("resnet18", 8, 4))
     learning = set_trainable(network, ("*",))
     training_mode(network, Stage(name="all", epochs=1, train=("*",), upscale=1))
     first = EagerStep(network, sgd(learning, Optimizer(), 0.01), CPU)

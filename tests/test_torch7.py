@@ -37,7 +37,7 @@ def test_a_written_network_is_read_to_the_bit(tmp_path, arch, library, cuda):
     path = save(tmp_path / "net.t7", lua_network(net, library), cuda)
     assert same(read_weights(path), net)
     stage = Stage(name="all", epochs=1, train=("*",), upscale=4)
-    schedule = Schedule(name="t7", arch=arch, width=4, weights=str(path), stages=(stage,))
+    schedule = Schedule(name="t7", arch=arch, width=8, weights=str(path), stages=(stage,))
     x = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
     assert torch.equal(initial_network(schedule, 6).eval()(x), net(x))
 

@@ -42,7 +42,7 @@ def finished(packed, tmp_path_factory):
 def test_trace_of_every_step(packed, tmp_path, monkeypatch):
     """Stage, crop, rate and number of learning tensors at each optimiser step, against rows written by hand.
 
-    40 images in batches of 16 are 3 steps an epoch; a width-4 ResNet-18 has 62 parameter tensors.
+    40 images in batches of 16 are 3 steps an epoch; a width-8 ResNet-18 has 62 parameter tensors.
     """
     trace = []
 
@@ -109,7 +109,7 @@ def test_frozen_state_does_not_move(packed, tmp_path, monkeypatch):
 @pytest.mark.parametrize("rule", ["frozen", "recalibrated", "batch"])
 def test_bn_rule_decides_what_moves_in_a_single_layer_stage(rule):
     """Two steps of a conv1 stage: with `batch` every statistic moves too, and still no other weight."""
-    network = build(Architecture("resnet18", 4, 4, "3x3"))
+    network = build(Architecture("resnet18", 8, 4, "3x3"))
     stage = Stage(name="conv1", epochs=1, train=("conv1.*",), upscale=1, bn=rule)
     learning = set_trainable(network, stage.train)
     training_mode(network, stage)

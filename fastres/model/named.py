@@ -1,7 +1,12 @@
 """Pretrained weights by name: torchvision's `IMAGENET1K_V1`, timm's `timm:resnet18.a1_in1k`."""
 
+import hashlib
+import pickle
+import re
+from pathlib import Path
+
 import torch
-from torchvision.models import get_model
+from torchvision.models import get_model_weights
 
 from fastres.errors import DataError, MachineError, UsageError
 from fastres.model.network import BLOCKS, Architecture
@@ -29,14 +34,31 @@ def named_state(arch: str, weights: str) -> dict[str, torch.Tensor]:
 
 
 def _torchvision_state(arch: str, name: str) -> dict[str, torch.Tensor]:
+    """torchvision's own getter runs what a cached file pickles and takes any file of that name: not here."""
     try:
-        return get_model(arch, weights=name).state_dict()
+        url = get_model_weights(arch)[name].url
     except (KeyError, ValueError) as error:
         raise UsageError(
             f"weights {name!r}: torchvision has none of that name for {arch}; expected IMAGENET1K_V1"
         ) from error
+    file = Path(torch.hub.get_dir(), "checkpoints", url.rpartition("/")[2])
+    digest = re.search(r"-([0-9a-f]{8,})\.", file.name)[1]
+    try:
+        if not file.exists():
+            file.parent.mkdir(parents=True, exist_ok=True)
+            torch.hub.download_url_to_file(url, str(file), hash_prefix=digest)
+        found = hashlib.sha256(file.read_bytes()).hexdigest()
     except (OSError, RuntimeError) as error:  # URLError is an OSError; a damaged download is a RuntimeError
         raise _not_fetched(f"{name} of {arch}", error) from error
+    if not found.startswith(digest):
+        raise DataError(
+            f"{file}: its sha256 begins with {found[: len(digest)]}, expected {digest}, which its name ends with; "
+            "remove it, and it is downloaded again"
+        )
+    try:
+        return torch.load(file, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        raise DataError(f"{file}: cannot be read as weights alone; remove it, or pass a file with --weights") from error
 
 
 def _timm_state(arch: str, weights: str) -> dict[str, torch.Tensor]:

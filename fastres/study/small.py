@@ -34,7 +34,7 @@ def needs_50(schedules: list[Schedule]) -> bool:
 
 
 def pack(out: Path, part: str) -> Path:
-    """Render and pack a part of the world (target or source) into `out`, by preprocess/pack.py. Returns `out`."""
+    """Render and pack a part of the world (study or source) into `out`, by preprocess/pack.py. Returns `out`."""
     script = Path(fastres.__file__).parents[1] / "preprocess" / "pack.py"
     if not script.is_file():
         raise MachineError(f"{script}: not there; run the study from a checkout of the project, which has preprocess/")

@@ -36,7 +36,7 @@ def train_all(args: argparse.Namespace) -> Done:
     machine = ["--device", args.device, "--precision", args.precision]
     data, weights, notes = args.data or Path("packed"), _weights(args.weights), []
     if args.small_world:
-        data = args.data or small.pack(args.out / "world", "target")
+        data = args.data or small.pack(args.out / "world", "study")
         if small.needs_50(systems) and "resnet50" not in weights:
             weights["resnet50"] = "not-yet" if args.dry_run else str(_net_50(args, machine))
             notes.append(small.note_50(args.scale))
