@@ -20,6 +20,7 @@ from fastres.data.engines import Split, open_split, packed_for
 from fastres.data.manifest import Manifest, load_manifest, verify_file
 from fastres.engine.distributed import open_world
 from fastres.engine.precision import CHOICES, Precision, choose_precision
+from fastres.engine.step import compiled
 from fastres.engine.world import World
 from fastres.errors import DataError, MachineError, UsageError, run_command
 from fastres.files import write_atomic
@@ -40,11 +41,12 @@ VIEWS_PER_PASS = {"cpu": 256, "cuda": 3072}
 @torch.no_grad()
 def score(
     network: nn.Module, data: Split, plan: views.TestPlan, precision: Precision, *, label: str = "evaluation",
-    between: Callable[[], None] = lambda: None, world: World | None = None,
+    between: Callable[[], None] = lambda: None, world: World | None = None, compile: bool = False,
 ) -> torch.Tensor:  # fmt: skip
     """Class scores of every image and view: f32 [N, V, C] on the CPU. Exactly N, in order, nothing padded.
 
-    A ResNet is folded first, whatever mode it is in; anything else is put in eval mode and left there.
+    A ResNet is folded first, whatever mode it is in, and compiled where `compile` asks for it; anything else is put in
+    eval mode and left there.
     `between` is called before every batch, and may raise to stop. MachineError where not even one image fits the GPU.
     The processes of a `world` share the work, batch by batch, with the first one's BatchNorm statistics; all return
     all scores.
@@ -52,7 +54,8 @@ def score(
     world = world or World(data.device)
     world.same_statistics(network)
     if isinstance(network, ResNet):
-        network = StageNetwork(network, precision.dtype, inference=True)
+        network = StageNetwork(network, precision.dtype, inference=True, fused=not compile)
+        network = compiled(network) if compile else network
     network.eval()
     batch_size = max(1, VIEWS_PER_PASS[data.device.type] // len(plan.views))
     ids = world.deal(len(data), batch_size)
@@ -85,13 +88,13 @@ def _score(network, data: Split, ids, plan: views.TestPlan, precision: Precision
 
 def evaluate(
     network: nn.Module, data: Split, geometry: Geometry, settings: ViewSettings, precision: Precision,
-    between: Callable[[], None] = lambda: None, world: World | None = None,
+    between: Callable[[], None] = lambda: None, world: World | None = None, compile: bool = False,
 ) -> tuple[dict, torch.Tensor]:  # fmt: skip
     """The error table of a labelled split and the scores f32 [N, 12, C] it was made from. The rest: see score."""
     plan = views.TestPlan(geometry=geometry, settings=settings, views=views.TWELVE_VIEWS, dtype=precision.dtype)
     world = world or World(data.device)
-    scores = score(network, data, plan, precision, between=between, world=world)
-    return world.from_first(lambda: scoring.error_table(scores, data.labels.cpu())), scores
+    scores = score(network, data, plan, precision, between=between, world=world, compile=compile)
+    return world.from_first(lambda: scoring.error_table(scores.to(data.device), data.labels)), scores
 
 
 def format_errors(errors: dict, how: str, count: int, expected: dict[str, float] | None = None) -> str:
@@ -196,7 +199,7 @@ def run(args: argparse.Namespace, world: World) -> dict:
             write_submission(args.submission, names, scoring.combine(scores, args.combine), manifest)
             result["submission"] = str(args.submission)
         if args.split == "val":
-            result["errors"] = scoring.error_table(scores, data.labels.cpu())
+            result["errors"] = scoring.error_table(scores.to(data.device), data.labels)
         return result
 
     return world.from_first(use)

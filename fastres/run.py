@@ -47,6 +47,7 @@ class Run:
         self.schedule, self.seed, self.manifest, self.precision = schedule, args.seed, manifest, precision
         self.folder, self.data_folder, self.world, self.sync_bn = folder, args.data, world, args.sync_bn
         self.writer, self.interval = world.writer(folder.checkpoints), interval(args.checkpoint_every)
+        self.compiled = schedule.step == "compiled"  # evaluation too, then
         self.clock = Clock()
         self.started = time.perf_counter()
         self.train, self.val = (
@@ -236,7 +237,8 @@ class Run:
         geometry = Geometry(self.manifest.side, self.schedule.stages[-1].upscale)
         with self.clock("evaluation"):
             errors, _ = evaluate(
-                self.network, self.val, geometry, self.schedule.views, self.precision, stop.check, self.world
+                self.network, self.val, geometry, self.schedule.views, self.precision, stop.check, self.world,
+                compile=self.compiled,
             )
         return self.world.from_first(lambda: publish(self, errors, geometry.upscale))
 

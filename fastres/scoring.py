@@ -2,6 +2,7 @@
 
 import numpy as np
 import torch
+from torch.nn import functional
 
 from fastres.errors import UsageError
 from fastres.views import TWELVE_VIEWS
@@ -35,9 +36,7 @@ def combine(scores: torch.Tensor, how: str) -> torch.Tensor:
     if how == "max":
         return scores.amax(1)
     if how == "vote":
-        votes = torch.zeros_like(scores[:, 0]).scatter_add_(
-            1, scores.argmax(2), torch.ones(scores.shape[:2], dtype=scores.dtype, device=scores.device)
-        )
+        votes = functional.one_hot(scores.argmax(2), scores.shape[2]).sum(1)  # scatter_add_ may sum in any order
         summed = scores.logsumexp(1)
         # the rank of expsum, scaled below one vote, orders classes that have equally many votes
         return votes + summed.argsort(1).argsort(1).double() / scores.shape[2]
@@ -63,7 +62,11 @@ def rank_of_truth(ranking: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
 
 
 def error_table(scores: torch.Tensor, labels: torch.Tensor) -> dict[str, dict[str, dict[str, float]]]:
-    """Scores of the twelve views f32 [N, 12, C] -> {combination: {method: {"top1": %, "top5": %}}}."""
+    """Scores of the twelve views f32 [N, 12, C] -> {combination: {method: {"top1": %, "top5": %}}}.
+
+    In float64, on the device where both arguments are: a GPU's evaluation would wait seconds for a CPU's arithmetic.
+    """
+    scores = scores.double()
     return {
         how: {method: top_errors(combine(scores[:, views], how), labels) for method, views in METHODS.items()}
         for how in COMBINATIONS

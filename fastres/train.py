@@ -77,7 +77,8 @@ def validate_epoch(run: Run, stage: StageRun, epoch: int, stop: StopRequest) -> 
         run.preempt(stage, epoch, stage.steps_per_epoch)
     plan = views.TestPlan(geometry=stage.geometry, settings=run.schedule.views, dtype=run.precision.dtype)
     network = stage.average.network
-    scores = score(network, run.val, plan, run.precision, label="validation", world=run.world)
+    scores = score(network, run.val, plan, run.precision, label="validation", world=run.world,
+                   compile=run.compiled)  # fmt: skip
     labels = run.val.labels.cpu()
     errors = scoring.top_errors(scores[:, 0].double(), labels)
     loss = torch.nn.functional.cross_entropy(scores[:, 0], labels).item()

@@ -97,6 +97,21 @@ def test_scores_exactly_n_at_any_batch_size(packed, net, monkeypatch, images_per
     torch.testing.assert_close(scores[13], alone, atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
+def test_compiled_scores_are_the_folded_ones(packed, net, monkeypatch):
+    from torch._dynamo.utils import counters
+
+    data = Resident(packed, load_manifest(packed), "val", CPU)
+    plan = views.TestPlan(geometry=Geometry(16, 1), settings=ViewSettings(), views=views.TWELVE_VIEWS)
+    monkeypatch.setitem(evaluate.VIEWS_PER_PASS, "cpu", 12 * 8)  # 8 + 8 + 4 images: a partial batch
+    folded, before = evaluate.score(net, data, plan, Precision("fp32", CPU)), counters["frames"]["ok"]
+    found = [evaluate.score(net, data, plan, Precision("fp32", CPU), compile=True) for _ in range(2)]
+    assert counters["frames"]["ok"] == before + 2, "once a size of batch, and not anew at the second validation"
+    for scores in found:
+        torch.testing.assert_close(scores, folded, atol=1e-4, rtol=1e-4)
+
+
 class Oracle(nn.Module):
     """Answers image i's label by looking at its pixels: only a scorer that keeps order and count gives 0 %."""
 

@@ -23,9 +23,9 @@ CASES = {  # what learns -> (stem, rule)
 }
 
 
-def network_for(patterns, arch="resnet18", rule=None):
+def network_for(patterns, arch="resnet18", rule=None, seed=0):
     """A network with lived-in BatchNorm statistics, frozen as the stage says."""
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     stem, bn = CASES[patterns]
     network = build(Architecture(arch, 8, 6, stem))
     for norm in batch_norms(network):
@@ -88,8 +88,14 @@ def test_ten_steps_of_a_head_in_float32():
 @pytest.mark.parametrize("patterns", [("fc.*",), ("conv1.*",), ("layer2.0.conv1.weight",), ("*",)])
 def test_bf16_error_is_no_larger_than_the_unfolded_ones(patterns, fused):
     """Against float64: at most 1.2 times, with oneDNN's operators (where this torch has them) and without; for `*` the
-    form that evaluation uses."""
-    network, _ = network_for(patterns)
+    form that evaluation uses. Over four networks: one alone has 0.65 to 1.2 times by the luck of its roundings."""
+    errors = torch.tensor([bf16_errors(patterns, fused, seed) for seed in range(4)]).square().mean(0).sqrt()
+    assert errors[0] <= 1.2 * errors[1]
+
+
+def bf16_errors(patterns, fused: bool, seed: int) -> list[float]:
+    """Of the fast form and of the plain one: root mean square difference from float64."""
+    network, _ = network_for(patterns, seed=seed)
     network.eval()
     fast = StageNetwork(network, torch.bfloat16, inference=patterns == ("*",), fused=fused)
     runs_fused = [unit.fused is not None for unit in fast.modules() if isinstance(unit, Folded)]
@@ -99,8 +105,7 @@ def test_bf16_error_is_no_larger_than_the_unfolded_ones(patterns, fused):
     with torch.no_grad():
         truth = exact(x.double())
         with torch.autocast("cpu", torch.bfloat16):
-            errors = [(form(x.bfloat16()).double() - truth).square().mean().sqrt() for form in (fast, network)]
-    assert errors[0] <= 1.2 * errors[1]
+            return [(form(x.bfloat16()).double() - truth).square().mean().sqrt().item() for form in (fast, network)]
 
 
 def kinds(form: StageNetwork) -> list[str]:

@@ -120,7 +120,7 @@ def test_stem_surgery_keeps_every_side(init):
     views = [torch.randn(4, 3, 32, 32)]
     replace_and_initialise_stem(network, init, torch.Generator().manual_seed(0), lambda: views, lambda: views)
     assert before == feature_sides(network, 56) == {"layer1": 56, "layer2": 28, "layer3": 14, "layer4": 7}
-    assert network.conv1.weight.shape == (4, 3, 3, 3) and network.conv1.stride == (1, 1)
+    assert network.conv1.weight.shape == (8, 3, 3, 3) and network.conv1.stride == (1, 1)
     with pytest.raises(UsageError, match="already"):
         replace_and_initialise_stem(network, init, torch.Generator(), list, list)
 
@@ -155,8 +155,8 @@ def test_head_reset_is_torchs_default_range_and_reproducible():
     network = build(Architecture("resnet18", 8, 1000))
     reset_head(network, 200, torch.Generator().manual_seed(3))
     first = network.fc.weight.clone()
-    assert network.fc.weight.shape == (200, 32) and network.fc.bias.shape == (200,)
-    bound = 32**-0.5
+    assert network.fc.weight.shape == (200, 64) and network.fc.bias.shape == (200,)
+    bound = 64**-0.5
     assert 0.99 * bound < first.abs().max() <= bound
     reset_head(network, 200, torch.Generator().manual_seed(3))
     assert torch.equal(network.fc.weight, first)

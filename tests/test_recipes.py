@@ -166,7 +166,7 @@ def whole(packed, tmp_path_factory):
 
     def recording(self, batch, plan, lr):
         if plan.stage == 3:
-            head = next(p for g in self.optimizer.param_groups for p in g["params"] if p.shape == (4, 32))
+            head = next(p for g in self.optimizer.param_groups for p in g["params"] if p.shape == (4, 64))
             heads.extend([head.detach().clone()] if not heads else [])
         original(self, batch, plan, lr)
         if plan.stage == 3:

@@ -10,6 +10,7 @@ from fastres import views
 from fastres.data.resident import Batch
 from fastres.engine.precision import Precision
 from fastres.engine.stage_step import stage_step
+from fastres.engine.step import compiled
 from fastres.geometry import Geometry
 from fastres.model import onednn
 from fastres.model.freeze import batch_norms, recalibrate
@@ -93,4 +94,30 @@ def test_eager_is_the_plain_way_without_onednns_operators(monkeypatch):
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
 def test_compiled_is_the_plain_way(stage, rule):
     """`frozen` and `recalibrated` are one graph over other numbers; where everything learns the rule has no say."""
-    assert_the_plain_way("compiled", replace(STAGES[stage], bn=rule))
+    from torch._dynamo.utils import counters
+
+    before = counters["frames"]["ok"]
+    with torch._dynamo.config.patch(fail_on_recompile_limit_hit=True):
+        assert_the_plain_way("compiled", replace(STAGES[stage], bn=rule))
+    assert counters["frames"]["ok"] > before, "something was compiled, not run eagerly"
+
+
+class Form(torch.nn.Linear):
+    """Stands in for StageNetwork: one forward that many objects share."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x).relu()
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
+def test_every_stage_is_compiled_however_many_there_are(monkeypatch):
+    """Past Dynamo's limit of compilations a frame runs eagerly, without an error: here 12 forms in one process."""
+    from torch._dynamo.utils import counters
+
+    compile_it = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda form, **options: compile_it(form, backend="eager", **options))
+    for classes in range(1, 13):
+        form, before = compiled(Form(4, classes)), counters["frames"]["ok"]
+        for size in (2, 1):
+            assert form(torch.ones(size, 4)).shape == (size, classes)
+        assert counters["frames"]["ok"] == before + 2, f"form {classes} ran eagerly"

@@ -46,8 +46,8 @@ def test_convolutions_with_a_bias_as_matrices_and_norms_of_version_1(tmp_path, n
     """What old files have: the same function, checked by running torch's own layers with that bias."""
     lua, theirs = lua_network(net), copy.deepcopy(net)
     conv, norm = modules(lua, 0), modules(lua, 1)
-    bias = torch.randn(4, generator=torch.Generator().manual_seed(2))
-    conv[1]["bias"], conv[1]["weight"] = bias, conv[1]["weight"].reshape(4, -1)
+    bias = torch.randn(8, generator=torch.Generator().manual_seed(2))
+    conv[1]["bias"], conv[1]["weight"] = bias, conv[1]["weight"].reshape(8, -1)
     norm[1]["running_std"] = (norm[1].pop("running_var").double() + 1e-5).pow(-0.5).float()
     theirs.conv1.bias = torch.nn.Parameter(bias)
     read = network_from(read_weights(save(tmp_path / "old.t7", lua)), "old").eval()

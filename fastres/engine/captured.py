@@ -82,7 +82,7 @@ class CapturedStep(EagerStep):
                 self._step(plan)
         torch.cuda.current_stream().wait_stream(stream)
         self._restore(before)
-        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad()
         self._graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(self._graph):
             self._step(plan)

@@ -43,7 +43,7 @@ def sgd(parameters: list[nn.Parameter] | list[dict], settings: Optimizer, lr: fl
     groups = parameters if isinstance(parameters[0], dict) else [{"params": parameters, "factor": 1.0}]
     on_gpu = groups[0]["params"][0].is_cuda
     if settings.impl == "apex":
-        return _apex_sgd()(groups, **rule)
+        return _apex_sgd()(groups, **rule, set_grad_none=True)  # as torch does
     optimizer = torch.optim.SGD(groups, **rule, fused=True)
     if on_gpu:
         start_momentum(optimizer)

@@ -55,7 +55,7 @@ class EagerStep:
     def _update(self, x: torch.Tensor, labels: torch.Tensor) -> None:
         """Forward, loss, backward, update; adds to the running loss on the device."""
         assert x.is_contiguous(memory_format=torch.channels_last), "network input must be channels-last"
-        self.optimizer.zero_grad(set_to_none=True)  # first: the forward pass can then use the gradients' memory
+        self.optimizer.zero_grad()  # to None, and first: the forward pass can then use the gradients' memory
         with self.precision.autocast():
             logits = self.forward(x)
         loss = self.loss(logits.float(), labels)
@@ -113,4 +113,14 @@ class CompiledStep(EagerStep):
     frozen parameters have been reused for another (torch issue 139476)."""
 
     def _form(self, network: ResNet) -> Callable[[torch.Tensor], torch.Tensor]:
-        return torch.compile(StageNetwork(network, self.precision.dtype, fused=False), dynamic=False)
+        return compiled(StageNetwork(network, self.precision.dtype, fused=False))
+
+
+def compiled(form: StageNetwork) -> Callable[[torch.Tensor], torch.Tensor]:
+    """`form` through torch.compile, anew for every size of batch."""
+    from torch._dynamo import config  # takes a second to load
+
+    # Dynamo counts what it compiles of this one forward over all stages, and past its limit of 8 runs the rest eagerly
+    # without an error. A stage takes two (whole and partial batches), its validation two more.
+    config.recompile_limit = max(config.recompile_limit, 64)
+    return torch.compile(form, dynamic=False)
