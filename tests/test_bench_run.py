@@ -7,7 +7,8 @@ import pytest
 
 from fastres.bench import run
 from fastres.errors import MachineError
-from tests.conftest import TINY_FILE
+from fastres.schedules import PAPER
+from tests.conftest import TINY, TINY_FILE
 
 
 def arguments(packed, *extra):
@@ -35,6 +36,20 @@ def test_parts_of_the_wall_time_add_up(finished):
     for name in ("train_s", "wait_s"):
         assert sum(stage[name] for stage in summary["stages"]) == pytest.approx(summary[name])
     assert all(stage["img_per_s"] > 0 for stage in summary["stages"])
+
+
+def test_the_record_has_a_chart_of_every_stage_against_the_floor(finished):
+    folder, summary = finished
+    (chart,) = folder.glob("*/chart.png")
+    assert chart.stat().st_size > 5_000
+    on_cpu = {"machine": {"gpu": None}, "rows": [summary]}
+    bars = run.as_bars(on_cpu, TINY, 16)
+    assert [row["img_per_s"] for row in bars["rows"]] == [stage["img_per_s"] for stage in summary["stages"]]
+    assert bars["rows"][2]["mode"] == "stage 3, conv1: 1 epochs, crop 14" and bars["floors"] == {}
+    assert "none is known for a CPU" in bars["floor_note"]
+    summaries = [{**summary, "precision": "bf16"}, {**summary, "seed": 1}]
+    bars = run.as_bars({"machine": {"gpu": "NVIDIA H200"}, "rows": summaries}, PAPER, 64)
+    assert list(bars["floors"].values()) == [174_000, 54_000, 100_000, 58_000]
 
 
 def test_a_seed_that_fails_costs_only_itself(packed, finished, tmp_path, monkeypatch, capsys):

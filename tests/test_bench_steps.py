@@ -1,12 +1,15 @@
 """`bench steps`: every peer runs or says why not, timm's network is ours, a floor is drawn only where one is known."""
 
+import copy
 import json
 from importlib.util import find_spec
 
 import pytest
 import torch
+from torch.nn import functional
 
 from fastres.bench import harness, output, step_floor, step_peers, steps
+from fastres.errors import run_command
 from fastres.model.network import Architecture, build
 
 
@@ -46,9 +49,24 @@ def test_timms_network_is_ours_at_any_width(arch, stem):
     torch.testing.assert_close(theirs(x), ours(x), rtol=1e-5, atol=1e-5)
 
 
+def test_a_network_with_a_fourth_empty_channel_is_the_same():
+    network = build(Architecture("resnet18", 8, 7)).eval()
+    x = torch.randn(2, 3, 32, 32)
+    wide = copy.deepcopy(network)
+    wide.conv1 = steps._padded(network.conv1, 4)
+    torch.testing.assert_close(wide(functional.pad(x, (0, 0, 0, 0, 0, 1))), network(x), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(("option", "value"), [("--precision", "fp32,fp17"), ("--stages", "fc,head")])
+def test_what_steps_does_not_know_is_refused(option, value, capsys):
+    assert run_command(lambda: steps.main([option, value])) == 2
+    assert f"{value.split(',')[1]}: unknown, expected some of" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_steps_prints_and_profiles(tmp_path, capsys):
     sizes = {"width": 8, "side": 8, "batch": 4, "rounds": 1, "seconds": 0}
+    sizes["batch"], sizes["precision"] = "4,2", "fp32,bf16"
     small = ["--device=cpu", "--stages=fc", *(f"--{name}={size}" for name, size in sizes.items())]
     assert steps.main([*small, "--profile", "--record", str(tmp_path)]) == 0
     (folder,) = tmp_path.iterdir()
@@ -58,5 +76,9 @@ def test_steps_prints_and_profiles(tmp_path, capsys):
         left_out = any(line.startswith(f"{peer} left out") for line in result["skipped"])
         assert left_out == (find_spec(package) is None), result["skipped"]
         assert left_out != (peer in {row["name"] for row in result["rows"]})
+    assert list(result["views_share_of_our_step"]) == [
+        f"fc, crop 28, batch {batch}, {precision}" for precision in ("fp32", "bf16") for batch in (4, 2)]  # fmt: skip
+    assert {row["name"] for row in result["rows"] if row["ours"]} == {"fastres eager", "fastres eager, 4 channels in"}
+    assert "GB/s" not in (folder / "table.md").read_text()
     assert result["floors"] == {} and "none is known for a CPU" in result["floor_note"]
     assert "fastres eager, 10 steps" in text and "convolution" in text and (folder / "chart.png").stat().st_size

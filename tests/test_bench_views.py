@@ -83,14 +83,30 @@ def test_ratios_are_to_the_best_peer_of_the_mode():
     rows = [contender("A", "us", 100.0, True), contender("A", "p", 10.0), contender("A", "q", 20.0)]
     rows += [contender("B", "us", 7.0, True)]
     assert harness.ratios(rows) == {"A: us float32 / q": 5.0}
+    assert harness.ratios(rows, to_all=True) == {"A: us float32 / q": 5.0, "A: us float32 / p": 10.0}
 
 
 def test_contenders_take_turns():
     turns, device = [], torch.device("cpu")
     contenders = [Contender("A", name, lambda n, name=name: turns.append(name) or n) for name in "xy"]
-    harness.take_turns(contenders, rounds=3, seconds=0, device=device)
+    assert harness.take_turns(contenders, rounds=3, seconds=0, device=device) == (contenders, [])
     assert turns == ["x", "y"] * 4
     assert all(len(contender.rates) == 3 for contender in contenders)
+
+
+def test_one_that_fails_when_it_first_runs_costs_only_itself(capsys):
+    def crash(_):
+        raise RuntimeError("CUDA error: operation not permitted when stream is capturing")
+
+    contenders = [Contender("A", "peer", lambda n: n), Contender("A", "fastres captured", crash, ours=True)]
+    ran, skipped = harness.take_turns(contenders, rounds=2, seconds=0, device=torch.device("cpu"))
+    assert ran == contenders[:1] and len(ran[0].rates) == 2
+    assert skipped == ["A: fastres captured left out: RuntimeError: CUDA error: operation not permitted when stream "
+                       "is capturing"]  # fmt: skip
+    assert "Traceback" in capsys.readouterr().err
+    harness.check_ours_ran(["timm left out: ImportError"])
+    with pytest.raises(MachineError, match="fastres captured left out"):
+        harness.check_ours_ran(skipped)
 
 
 def test_what_cannot_run_is_said_and_left_out(capsys):

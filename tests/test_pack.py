@@ -241,7 +241,7 @@ def test_small_world_is_rendered_once(run, tmp_path, monkeypatch):
 
 def test_the_packer_offers_every_part_of_the_small_world(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert SMALL_WORLDS == tuple(small_world.PARTS)
+    assert tuple(small_world.PARTS) == SMALL_WORLDS
     outs = [parse_arguments(["--small-world", *part], "").out.name for part in ([], ["target"], ["study"])]
     assert outs == ["packed-small-world", "packed-small-world", "packed-small-world-study"]
     with pytest.raises(SystemExit) as stop:

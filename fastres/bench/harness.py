@@ -11,6 +11,7 @@ import statistics
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import date
@@ -32,7 +33,8 @@ TUNED = {
     "MALLOC_TOP_PAD_": "200000000",
     "OMP_WAIT_POLICY": "PASSIVE",
 }
-LIBRARIES = ("torch", "torchvision", "triton", "numba", "numpy", "kornia", "ffcv", "nvidia-dali-cuda130", "pillow")
+LIBRARIES = ("torch", "torchvision", "triton", "numba", "numpy", "kornia", "timm", "lightning", "ffcv",
+             "nvidia-dali-cuda130", "pillow")  # fmt: skip
 
 # Images per batch. A GPU makes 128 views in less time than the host needs to launch the kernels for them, so that a
 # benchmark of such batches measures the host.
@@ -59,13 +61,13 @@ class Contender:
     rates: list[float] = field(default_factory=list)
 
 
-def options(doc: str, name: str) -> argparse.ArgumentParser:
-    """The options every subject has."""
+def options(doc: str, name: str, batch: Callable = int) -> argparse.ArgumentParser:
+    """The options every subject has. `batch`: what makes --batch's value of its text."""
     p = argparse.ArgumentParser(
         prog=f"python -m fastres.bench {name}", description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     p.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default %(default)s)")
-    p.add_argument("--batch", type=int, help="images per batch; default: what suits the subject and the device")
+    p.add_argument("--batch", type=batch, help="images per batch; default: what suits the subject and the device")
     p.add_argument("--rounds", type=int, default=5, help="turns of each contender; the median counts")
     p.add_argument("--json", type=Path, metavar="FILE", help="write {machine, rows, ratios} here")
     p.add_argument("--record", type=Path, metavar="DIR", help="write a dated folder with JSON, table and chart here")
@@ -79,22 +81,38 @@ def settle(args: argparse.Namespace) -> None:
         args.batch = BATCH[args.device.type]
 
 
-def take_turns(contenders: list[Contender], rounds: int, seconds: float, device: torch.device) -> None:
+def take_turns(
+    contenders: list[Contender], rounds: int, seconds: float, device: torch.device
+) -> tuple[list[Contender], list[str]]:
     """Measure all of them alternately, so that what else happens on the machine hits all alike.
 
     Each turn of a contender runs about `seconds` (0: one unit); its first, longer unit (compilation, page
-    faults) is not counted.
+    faults) is not counted. Returns those that ran, and a line for each whose first unit failed: what compiles or
+    records when first called fails only there, and is not to cost the others their figures.
     """
-    units = {}
+    units, skipped = {}, []
     for contender in contenders:
-        contender.run(1)
-        units[id(contender)] = max(1, round(seconds / _timed(contender, 1, device)[0])) if seconds else 1
+        try:
+            contender.run(1)
+            units[id(contender)] = max(1, round(seconds / _timed(contender, 1, device)[0])) if seconds else 1
+        except Exception as error:  # of any library's
+            traceback.print_exc()
+            skipped.append(skip_note(f"{contender.mode}: {contender.name}", error))
+    ran = [contender for contender in contenders if id(contender) in units]
     for _ in range(rounds):
-        for contender in contenders:
+        for contender in ran:
             gc.collect()
             took, images = _timed(contender, units[id(contender)], device)
             contender.seconds.append(took)
             contender.rates.append(images / took)
+    return ran, skipped
+
+
+def check_ours_ran(skipped: list[str]) -> None:
+    """MachineError where one of ours failed, once everything else is shown and recorded."""
+    failed = [line for line in skipped if "fastres" in line]
+    if failed:
+        raise MachineError("; ".join(failed) + ": see its traceback above; the others' figures are complete")
 
 
 def _timed(contender: Contender, units: int, device: torch.device) -> tuple[float, int]:
@@ -119,17 +137,16 @@ def row(contender: Contender, bandwidth: float | None = None) -> dict:
     }  # fmt: skip
 
 
-def ratios(rows: list[dict]) -> dict[str, float]:
-    """By mode, each of ours against the best peer: how many times as fast."""
+def ratios(rows: list[dict], to_all: bool = False) -> dict[str, float]:
+    """By mode, each of ours against the best peer, or `to_all` of them, best first: how many times as fast."""
     found = {}
     for mode in dict.fromkeys(r["mode"] for r in rows):
-        peers = [r for r in rows if r["mode"] == mode and not r["ours"]]
-        if peers:
-            best = max(peers, key=lambda r: r["img_per_s"])
-            for r in rows:
+        peers = sorted((r for r in rows if r["mode"] == mode and not r["ours"]), key=lambda r: -r["img_per_s"])
+        for r in rows:
+            for peer in peers if to_all else peers[:1]:
                 if r["mode"] == mode and r["ours"]:
-                    key = f"{mode}: {r['name']} {r['dtype']} / {best['name']}"
-                    found[key] = round(r["img_per_s"] / best["img_per_s"], 2)
+                    key = f"{mode}: {r['name']} {r['dtype']} / {peer['name']}"
+                    found[key] = round(r["img_per_s"] / peer["img_per_s"], 2)
     return found
 
 
@@ -141,15 +158,19 @@ def machine(device: torch.device) -> dict:
             libraries[library] = version(library)
         except PackageNotFoundError:
             libraries[library] = None
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=Path(__file__).parent
-    ).stdout.strip()
     return {
         "processor": _processor(), "cores": len(os.sched_getaffinity(0)), "threads": torch.get_num_threads(),
         "gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
-        "python": platform.python_version(), "libraries": libraries, "commit": commit or None,
+        "python": platform.python_version(), "libraries": libraries, "commit": commit(),
         "date": date.today().isoformat(), "load_before": round(os.getloadavg()[0], 2),
     }  # fmt: skip
+
+
+def commit() -> str | None:
+    """The short hash of the code that ran, with -dirty where files differ from it; None outside a checkout."""
+    described = ["git", "describe", "--always", "--dirty", "--exclude", "*"]
+    found = subprocess.run(described, capture_output=True, text=True, cwd=Path(__file__).parent)
+    return found.stdout.strip() or None
 
 
 def _processor() -> str:

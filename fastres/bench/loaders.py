@@ -58,7 +58,9 @@ def main(argv: list[str] | None = None) -> int:
         args.result.write_text(json.dumps(measure(args)))
         return 0
     argv = sys.argv[2:] if argv is None else argv
-    output.publish("loaders", harness.in_tuned_process("fastres.bench.loaders", argv), argv, args)
+    result = harness.in_tuned_process("fastres.bench.loaders", argv)
+    output.publish("loaders", result, argv, args)
+    harness.check_ours_ran(result["skipped"])
     return 0
 
 
@@ -103,9 +105,9 @@ def measure(args) -> dict:
                 if args.only in name
             ]
             contenders, left_out = harness.all_of(makers)
-            skipped += left_out
-            harness.take_turns(contenders, args.rounds, 0.0, args.device)
-            rows += [harness.row(contender) for contender in contenders]
+            ran, failed = harness.take_turns(contenders, args.rounds, 0.0, args.device)
+            skipped += [*left_out, *failed]
+            rows += [harness.row(contender) for contender in ran]
     return {
         "machine": described, "batch": args.batch, "rounds": args.rounds, "rows": rows, "ratios": harness.ratios(rows),
         "images": manifest.count(args.split), "side": manifest.side, "skipped": list(dict.fromkeys(skipped)),

@@ -13,19 +13,22 @@ def table(result: dict) -> str:
     lines.append(f"{where}, {machine['threads']} threads, torch {machine['libraries']['torch']}, {machine['date']}")
     for mode, bandwidth in result.get("write_bandwidth_gb_per_s", {}).items():
         lines.append(f"write bandwidth {bandwidth:.1f} GB/s, {mode} (a reused float32 buffer of a batch, filled)")
+    written = any(row["written_gb_per_s"] for row in result["rows"])  # a step writes nothing that is to be compared
     for mode in dict.fromkeys(row["mode"] for row in result["rows"]):
-        lines += ["", f"| {mode} | img/s | range | output GB/s | of write bandwidth | not equal |"]
-        lines += ["|---|---:|---:|---:|---:|---|"]
+        columns = " output GB/s | of write bandwidth |" if written else ""
+        lines += ["", f"| {mode} | img/s | range |{columns} not equal |"]
+        lines += [f"|---|---:|---:|{'---:|---:|' if written else ''}---|"]
         for row in sorted((r for r in result["rows"] if r["mode"] == mode), key=lambda r: -r["img_per_s"]):
             share = row["share_of_write_bandwidth"]
             name = f"**{row['name']} {row['dtype']}**" if row["ours"] else f"{row['name']} {row['dtype']}"
+            shares = f" {row['written_gb_per_s']:.2f} | {'' if share is None else f'{share:.0%}'} |" if written else ""
             lines.append(
-                f"| {name} | {row['img_per_s']:,.0f} | {row['lowest']:,.0f}–{row['highest']:,.0f} "
-                f"| {row['written_gb_per_s']:.2f} | {'' if share is None else f'{share:.0%}'} | {row['note']} |"
+                f"| {name} | {row['img_per_s']:,.0f} | {row['lowest']:,.0f}–{row['highest']:,.0f} |{shares} "
+                f"{row['note']} |"
             )
-    lines += ["", *(f"{ratio:7.1f}x  {name}" for name, ratio in result["ratios"].items())]
+    lines += ["", *(f"{ratio:7.2f}x  {name}" for name, ratio in result["ratios"].items())]
     for mode, floor in result.get("floors", {}).items():
-        best = max(row["img_per_s"] for row in result["rows"] if row["mode"] == mode and row["ours"])
+        best = max((row["img_per_s"] for row in result["rows"] if row["mode"] == mode and row["ours"]), default=0.0)
         lines.append(f"{best / floor:7.0%}   of the floor of {floor:,} img/s, {mode}")
     lines += [result["floor_note"]] if "floor_note" in result else []
     lines += [f"left out: {line}" for line in result.get("skipped", [])]

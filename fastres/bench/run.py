@@ -19,11 +19,16 @@ import tempfile
 import time
 from pathlib import Path
 
-from fastres.bench import harness, output
+from fastres.bench import harness, output, step_floor
 from fastres.data.engines import ENGINES
+from fastres.data.manifest import load_manifest
 from fastres.engine.precision import choose_device
 from fastres.errors import MachineError, UsageError
 from fastres.files import write_atomic
+from fastres.geometry import Geometry
+from fastres.model.network import Architecture
+from fastres.schedule_loading import load_schedule, override
+from fastres.schedule_types import Schedule
 from fastres.track.console import say, table
 
 COLUMNS = (
@@ -31,6 +36,9 @@ COLUMNS = (
     "eval_s", "pack_s", "img_per_s",
     *(f"{k}_err_{m}" for m in ("full", "centre", "10-crop", "12-crop") for k in ("top1", "top5")),
 )  # fmt: skip
+
+# (what trains, upscale) of a stage -> the kind that `bench steps` and the floor know it as
+KIND_OF = {(("fc.*",), 4): "fc", (("conv1.*",), 1): "conv1", (("*",), 4): "full", (("*",), 1): "full-small"}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -145,10 +153,29 @@ def _record(args, result: dict, text: str, first: Path) -> None:
     folder = output.record_folder(args.record, result["rows"][0]["schedule"], result["machine"])
     (folder / "run.json").write_text(json.dumps(result, indent=1) + "\n")
     (folder / "table.md").write_text(f"`{result['command']}`\n\n```\n{text}\n```\n")
+    schedule = override(load_schedule(args.schedule), args.set)
+    output.chart(as_bars(result, schedule, load_manifest(args.data).side), folder / "chart.png")
     for picture in sorted((first / "pictures").glob("*.png")):
         shutil.copy(picture, folder / picture.name)
     add_rows(args.record / "results.csv", result)
     print(f"recorded in {folder}")
+
+
+def as_bars(result: dict, schedule: Schedule, side: int) -> dict:
+    """img/s of every stage, the median over seeds, for output.chart: beside the floor where one is known."""
+    rows, floors, gpu = [], {}, result["machine"]["gpu"]
+    precision = result["rows"][0]["precision"]
+    for index, stage in enumerate(schedule.stages):
+        mode = f"stage {index + 1}, {stage.name}: {stage.epochs} epochs, crop {Geometry(side, stage.upscale).crop}"
+        speed = statistics.median(summary["stages"][index]["img_per_s"] for summary in result["rows"])
+        rows.append({"mode": mode, "name": schedule.name, "dtype": precision, "ours": True, "img_per_s": speed})
+        kind = KIND_OF.get((stage.train, stage.upscale), "")
+        floors[mode] = step_floor.images_per_second(kind, Architecture(schedule.arch, schedule.width, 0), side,
+                                                    precision, gpu)  # fmt: skip
+    return {
+        "rows": rows, "floors": {mode: floor for mode, floor in floors.items() if floor},
+        "floor_note": step_floor.note(all(floors.values()), gpu),
+    }  # fmt: skip
 
 
 def add_rows(path: Path, result: dict) -> None:

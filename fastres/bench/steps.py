@@ -5,11 +5,14 @@ views inside the step, which is more work. Sizes are Tiny ImageNet's on a GPU an
 otherwise; weights are fresh, which costs the same as trained ones.
 """
 
+import itertools
 import statistics
 import sys
+from dataclasses import replace
 from functools import partial
 
 import torch
+from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
 from fastres import views
@@ -18,6 +21,7 @@ from fastres.bench.harness import Contender
 from fastres.data.resident import Batch
 from fastres.engine.precision import CHOICES, Precision, choose_device, choose_precision
 from fastres.engine.stage_step import stage_step
+from fastres.errors import UsageError
 from fastres.geometry import Geometry
 from fastres.model.network import Architecture, build
 from fastres.schedule_types import Schedule, Stage, ViewSettings
@@ -29,62 +33,74 @@ PROFILED_STEPS = 10
 
 def main(argv: list[str] | None = None) -> int:
     """`python -m fastres.bench steps`: measure, then print, --json, --record."""
-    p = harness.options(__doc__, "steps")
+    p = harness.options(__doc__, "steps", batch=_sizes)
     p.set_defaults(batch=None)
     p.add_argument("--arch", default="resnet18")
     p.add_argument("--width", type=int, help="default: 64 on a GPU, 16 on a CPU")
     p.add_argument("--side", type=int, help="source pixels a side; default: 64 on a GPU, 32 on a CPU")
-    p.add_argument("--precision", choices=CHOICES, default="auto")
+    p.add_argument("--precision", type=lambda text: text.split(","), default=["auto"], metavar="P,...", help=f"of "
+                   f"{', '.join(CHOICES)}; several: each with every --batch, which may be several too")  # fmt: skip
     p.add_argument("--stages", default="fc,conv1,full,full-small", help="which kinds, comma-separated")
     p.add_argument("--compiled", action="store_true", help="also compiled ones (always on a GPU)")
     p.add_argument("--seconds", type=float, default=1.0, help="length of one contender's turn")
     p.add_argument("--profile", action="store_true", help="also torch.profiler's table of each of ours and its best "
                    "peer, on screen or as profile.txt in the record")  # fmt: skip
     args = p.parse_args(argv)
+    for what, names, known in (("--precision", args.precision, CHOICES), ("--stages", args.stages.split(","), KINDS)):
+        for name in names:
+            if name not in known:
+                raise UsageError(f"{what} {name}: unknown, expected some of {', '.join(known)}")
     # In this process, without the malloc settings that suit loaders: backward runs in a thread of its own, whose arena
     # cannot hold their 200 MB of padding, and every buffer is then mapped anew (20 img/s instead of hundreds, for all).
     result, tables = measure(args)
     output.publish("steps", result, sys.argv[2:] if argv is None else argv, args, {"profile.txt": tables})
+    harness.check_ours_ran(result["skipped"])
     return 0
 
 
+def _sizes(text: str) -> list[int]:
+    return [int(size) for size in text.split(",")]
+
+
+KINDS = {  # --stages: a row of each kind of stage, and the stem it trains behind
+    "fc": (Stage(name="fc", epochs=1, train=("fc.*",), upscale=4), "7x7"),
+    "conv1": (Stage(name="conv1", epochs=1, train=("conv1.*",), upscale=1), "3x3"),
+    "full": (Stage(name="full", epochs=1, train=("*",), upscale=4), "7x7"),
+    "full-small": (Stage(name="full-small", epochs=1, train=("*",), upscale=1), "3x3"),
+}
+
+
 def measure(args) -> tuple[dict, str]:
-    """{machine, rows, ratios, ...}: every stage kind in turn, all its contenders taking turns. And --profile's text."""
+    """{machine, rows, ratios, ...}: every kind of stage, precision and batch in turn, all its contenders taking turns.
+    And --profile's text."""
     device = choose_device(args.device)
-    precision = choose_precision(args.precision, device)
     on_gpu = device.type == "cuda"
     width, side = args.width or (64 if on_gpu else 16), args.side or (64 if on_gpu else 32)
-    batch = args.batch or (256 if on_gpu else 32)
-    compiled = args.compiled or on_gpu
-    kinds = {
-        "fc": (Stage(name="fc", epochs=1, train=("fc.*",), upscale=4), "7x7"),
-        "conv1": (Stage(name="conv1", epochs=1, train=("conv1.*",), upscale=1), "3x3"),
-        "full": (Stage(name="full", epochs=1, train=("*",), upscale=4), "7x7"),
-        "full-small": (Stage(name="full-small", epochs=1, train=("*",), upscale=1), "3x3"),
-    }
-    described = harness.machine(device)
+    compiled, described = args.compiled or on_gpu, harness.machine(device)
     rows, skipped, shares, tables, floors = [], [], {}, [], {}
-    for kind in args.stages.split(","):
-        stage, stem = kinds[kind]
+    batches = args.batch or [256 if on_gpu else 32]
+    for kind, name, batch in itertools.product(args.stages.split(","), args.precision, batches):
+        precision = choose_precision(name, device)
+        stage, stem = KINDS[kind]
         architecture = Architecture(args.arch, width, CLASSES, stem)
         geometry = Geometry(side, stage.upscale)
         mode = f"{kind}, crop {geometry.crop}, batch {batch}, {precision.name}"
         floors[mode] = step_floor.images_per_second(kind, architecture, side, precision.name, described["gpu"])
         data = _Data(geometry, batch, precision)
-        makers = _contenders(mode, architecture, stage, data, precision, compiled)
-        contenders, left_out = harness.all_of(makers)
-        skipped += left_out
+        contenders, left_out = harness.all_of(_contenders(mode, architecture, stage, data, precision, compiled))
         making = Contender(mode, "views", data.make_views, ours=True, dtype=precision.name)
-        harness.take_turns([*contenders, making], args.rounds, args.seconds, device)
-        rows += [harness.row(contender) for contender in contenders]
+        ran, failed = harness.take_turns([*contenders, making], args.rounds, args.seconds, device)
+        skipped += [*left_out, *failed]
+        found = [harness.row(contender) for contender in ran]
+        rows += [r for r in found if r["name"] != making.name]
         if args.profile:
-            tables += [_profile(contender, device) for contender in _to_profile(contenders)]
-        fastest = max(r["img_per_s"] for r in rows if r["mode"] == mode and r["ours"])
-        shares[mode] = round(fastest / harness.row(making)["img_per_s"], 4)
+            tables += [_profile(contender, device) for contender in _to_profile(ran)]
+        fastest = max((r["img_per_s"] for r in rows if r["mode"] == mode and r["ours"]), default=0.0)
+        shares[mode] = round(fastest / statistics.median(making.rates), 4) if making.rates else None
     result = {
         "machine": described, "arch": args.arch, "width": width, "side": side, "rounds": args.rounds, "rows": rows,
-        "ratios": harness.ratios(rows), "views_share_of_our_step": shares, "skipped": list(dict.fromkeys(skipped)),
-        "floors": {mode: floor for mode, floor in floors.items() if floor},
+        "ratios": harness.ratios(rows, to_all=True), "views_share_of_our_step": shares,
+        "skipped": list(dict.fromkeys(skipped)), "floors": {mode: floor for mode, floor in floors.items() if floor},
         "floor_note": step_floor.note(all(floors.values()), described["gpu"]),
     }  # fmt: skip
     return result, "\n\n".join(tables)
@@ -92,8 +108,8 @@ def measure(args) -> tuple[dict, str]:
 
 def _to_profile(contenders: list[Contender]) -> list[Contender]:
     """Ours, and the best peer to compare with."""
-    peers = [c for c in contenders if not c.ours]
-    return [*(c for c in contenders if c.ours), *sorted(peers, key=lambda c: statistics.median(c.rates))[-1:]]
+    peers = sorted((c for c in contenders if not c.ours), key=lambda c: statistics.median(c.rates))
+    return [*(c for c in contenders if c.ours and c.name != "views"), *peers[-1:]]
 
 
 def _profile(contender: Contender, device: torch.device) -> str:
@@ -132,16 +148,30 @@ class _Data:
         return count * self.batch
 
 
-def _ours(mode, kind, architecture, stage, data: _Data, precision: Precision) -> Contender:
-    network = build(architecture).to(precision.device, memory_format=torch.channels_last)
+def _ours(mode, kind, architecture, stage, data: _Data, precision: Precision, channels: int = 3) -> Contender:
+    """`channels` 4: images and first filters padded with zeros, whose gradient stays zero; the same network."""
+    network = build(architecture)
+    if channels > 3:
+        network.conv1 = _padded(network.conv1, channels)
+    network = network.to(precision.device, memory_format=torch.channels_last)
     step = stage_step(network, stage, Schedule(name="bench", stages=(stage,), step=kind), precision)
+    plan = replace(data.plan, channels=channels)
 
     def run(count: int) -> int:
         for i in range(count):
-            step(data.batches[i % BATCHES], data.plan, 1e-3)
+            step(data.batches[i % BATCHES], plan, 1e-3)
         return count * data.batch
 
-    return Contender(mode, f"fastres {kind}", run, ours=True, dtype=precision.name, note="makes its views too")
+    name = f"fastres {kind}" + ("" if channels == 3 else f", {channels} channels in")
+    return Contender(mode, name, run, ours=True, dtype=precision.name, note="makes its views too")
+
+
+def _padded(conv: nn.Conv2d, channels: int) -> nn.Conv2d:
+    """The same convolution of an input with more channels, which it does not look at."""
+    wide = nn.Conv2d(channels, conv.out_channels, conv.kernel_size, conv.stride, conv.padding, bias=False)
+    with torch.no_grad():
+        wide.weight.zero_()[:, : conv.in_channels] = conv.weight
+    return wide
 
 
 def _contenders(mode, architecture, stage, data: _Data, precision: Precision, compiled: bool) -> list:
@@ -162,7 +192,12 @@ def _contenders(mode, architecture, stage, data: _Data, precision: Precision, co
 
     loop, head_only = step_peers.torchvision_loop, stage.train == ("fc.*",)
     ours = ["eager", *(["compiled"] if compiled else []), *(["captured"] if precision.device.type == "cuda" else [])]
-    found = [(kind, lambda kind=kind: [_ours(mode, kind, architecture, stage, data, precision)]) for kind in ours]
+    ours = [*((kind, 3) for kind in ours), ("eager", 4)]
+    found = [
+        (f"fastres {kind}", lambda given=(kind, channels): [
+            _ours(mode, given[0], architecture, stage, data, precision, given[1])])
+        for kind, channels in ours
+    ]  # fmt: skip
     found.append(peer("torchvision loop", partial(loop, no_grad=head_only), "no_grad features" if head_only else ""))
     if head_only:
         found.append(peer("torchvision loop, whole graph", partial(loop, whole_graph=True), "backbone in the graph"))

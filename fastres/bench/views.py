@@ -51,7 +51,9 @@ def main(argv: list[str] | None = None) -> int:
     if args.dump:
         dump(args.dump, args.device)
         print(f"wrote {args.dump}")
-    output.publish("views", harness.in_tuned_process("fastres.bench.views", argv), argv, args)
+    result = harness.in_tuned_process("fastres.bench.views", argv)
+    output.publish("views", result, argv, args)
+    harness.check_ours_ran(result["skipped"])
     return 0
 
 
@@ -71,9 +73,10 @@ def measure(args) -> dict:
         skipped += left_out
         contenders = [c for c in contenders if args.only in c.name]
         fill = _fill(geometry, args.batch, device)
-        harness.take_turns([*contenders, fill], args.rounds, args.seconds, device)
+        ran, failed = harness.take_turns([*contenders, fill], args.rounds, args.seconds, device)
+        skipped += failed
         bandwidths[mode] = statistics.median(fill.rates) * fill.bytes_per_image
-        rows += [harness.row(contender, bandwidths[mode]) for contender in contenders]
+        rows += [harness.row(contender, bandwidths[mode]) for contender in ran if contender is not fill]
         for pool in pools:
             pool.close()
         pools.clear()
