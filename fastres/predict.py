@@ -25,7 +25,7 @@ from fastres.errors import DataError, UsageError, run_command
 from fastres.evaluate import score
 from fastres.model.card import Card, card_of
 from fastres.model.network import describe
-from fastres.model.weights import check_digest, final_weights, network_from, read_metadata, read_weights
+from fastres.model.weights import network_from, read_model
 from preprocess.decode import BadImage, Recipe, decode
 
 TOP = 5
@@ -73,11 +73,9 @@ def open_model(target: Path, precision: str, device: torch.device) -> tuple[nn.M
         if precision not in ("auto", "fp32"):
             raise UsageError(f"--precision {precision}: an ONNX model computes in fp32; leave --precision away")
         return *read_onnx(target), choose_precision("fp32", torch.device("cpu"))
-    weights = final_weights(target)
-    state, metadata = read_weights(weights), read_metadata(weights)
-    check_digest(state, metadata, weights)
-    network = network_from(state, weights).to(device, memory_format=torch.channels_last)
-    return network, card_of(metadata, describe(state), weights), choose_precision(precision, device)
+    state, metadata, source = read_model(target)
+    network = network_from(state, source).to(device, memory_format=torch.channels_last)
+    return network, card_of(metadata, describe(state), source), choose_precision(precision, device)
 
 
 def scores_of(network: nn.Module, card: Card, precision: Precision, pixels: np.ndarray) -> torch.Tensor:
@@ -103,8 +101,9 @@ def parser() -> argparse.ArgumentParser:
         prog="python -m fastres.predict", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     p.add_argument("images", type=Path, nargs="+", metavar="IMAGE", help="JPEG, PNG, BMP or GIF files of any size")
-    p.add_argument("--model", type=Path, required=True, metavar="RUN_DIR|FILE",
-                   help="a finished run, or a .safetensors, .onnx, .pth or .t7 file")  # fmt: skip
+    p.add_argument("--model", type=Path, required=True, metavar="RUN_DIR|FILE|NAME",
+                   help="a finished run, a .safetensors, .onnx, .pth or .t7 file, timm:resnet18.a1_in1k or "
+                   "ResNet18_Weights.IMAGENET1K_V1")  # fmt: skip
     p.add_argument("--views", choices=tuple(scoring.METHODS), default="12-crop", help="which views are combined")
     p.add_argument("--combine", choices=PROBABLE, default="expsum", help="how their scores become one")
     p.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")

@@ -3,6 +3,8 @@
 import json
 from dataclasses import dataclass, field
 
+from torchvision.models import ResNet18_Weights
+
 from fastres.errors import DataError
 from fastres.geometry import Geometry
 from fastres.model.network import Architecture
@@ -56,9 +58,7 @@ def card_of(metadata: dict, architecture: Architecture, source: object) -> Card:
             f"{json.dumps(NORMALISATION)}, which every view here has; use weights trained with that"
         )
     count = architecture.classes
-    classes = tuple((wnid, name) for wnid, name in metadata.get("classes", ())) or tuple(
-        (str(i), f"class {i}") for i in range(count)
-    )
+    classes = tuple((wnid, name) for wnid, name in metadata.get("classes", ())) or _bare_classes(count)
     if len(classes) != count:
         raise DataError(
             f"weights {source}: names {len(classes)} classes, expected the network's {count}; get the file again"
@@ -68,3 +68,11 @@ def card_of(metadata: dict, architecture: Architecture, source: object) -> Card:
     upscale = metadata.get("upscale", 1 if bare else architecture.upscale)
     convention = metadata.get("convention", ViewSettings().convention)
     return Card(classes=classes, geometry=Geometry(side, upscale), convention=convention, metadata=metadata)
+
+
+def _bare_classes(count: int) -> tuple[tuple[str, str], ...]:
+    """Of weights that name none: 1,000 outputs are ImageNet's, in the order that torchvision, timm and fb.resnet.torch
+    share; it has their names."""
+    imagenet = ResNet18_Weights.IMAGENET1K_V1.meta["categories"]
+    names = imagenet if count == len(imagenet) else [f"class {i}" for i in range(count)]
+    return tuple((str(i), name) for i, name in enumerate(names))

@@ -20,6 +20,15 @@ def is_name(weights: str) -> bool:
     return weights.startswith(("IMAGENET1K", TIMM))
 
 
+def arch_of(name: str) -> tuple[str, str] | None:
+    """(architecture, weights) of a name that stands alone: timm's, or torchvision's own such as
+    `ResNet18_Weights.IMAGENET1K_V1`; None where the text is neither."""
+    if name.startswith(TIMM):
+        return name.removeprefix(TIMM).partition(".")[0], name
+    family, found, entry = name.partition("_Weights.")
+    return (family.lower(), entry) if found and family.lower() in BLOCKS else None
+
+
 def named_architecture(arch: str, weights: str) -> Architecture:
     """What a name stands for, without fetching it. UsageError where there is no such name for `arch`."""
     if weights.startswith(TIMM):

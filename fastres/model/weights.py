@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save
 from torchvision.models.resnet import ResNet
 
 from fastres.errors import DataError, MachineError
-from fastres.model.named import is_name, named_state
+from fastres.model.named import arch_of, is_name, named_state
 from fastres.model.network import Architecture, build, describe
 from fastres.model.torch7 import state_from_t7
 from fastres.schedule_types import Schedule
@@ -111,6 +111,19 @@ def save_weights(network: ResNet, metadata: dict) -> bytes:
     """The state dict as safetensors with torchvision's keys, float32; `metadata` goes along as one JSON string."""
     state = {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
     return save(state, {"fastres": json.dumps(metadata, sort_keys=True)})
+
+
+def read_model(target: Path) -> tuple[dict[str, torch.Tensor], dict, object]:
+    """State dict, metadata and source of what a user means by a run's folder, a file, or a name (named.arch_of).
+
+    DataError for a run that is not finished, a damaged file, or tensors that are not those of the digest beside them.
+    """
+    if (named := arch_of(str(target))) and not target.exists():
+        return named_state(*named), {}, str(target)
+    weights = final_weights(target)
+    state, metadata = read_weights(weights), read_metadata(weights)
+    check_digest(state, metadata, weights)
+    return state, metadata, weights
 
 
 def read_metadata(path: Path) -> dict:
