@@ -196,7 +196,7 @@ def consume(produce, **settings):
         return list(items)
 
 
-@pytest.mark.fault(28)
+@pytest.mark.fault(28, by_hand=True)
 def test_an_exception_in_the_thread_arrives():
     def produce():
         yield 1
@@ -206,7 +206,7 @@ def test_an_exception_in_the_thread_arrives():
         consume(produce)
 
 
-@pytest.mark.fault(28)
+@pytest.mark.fault(28, by_hand=True)
 def test_a_thread_that_dies_without_a_word_is_an_error_at_once(monkeypatch):
     monkeypatch.setattr(Ahead, "_work", lambda self, produce: None)
     start = time.monotonic()
@@ -215,7 +215,7 @@ def test_a_thread_that_dies_without_a_word_is_an_error_at_once(monkeypatch):
     assert time.monotonic() - start < 5
 
 
-@pytest.mark.fault(28)
+@pytest.mark.fault(28, by_hand=True)
 def test_a_thread_that_is_stuck_is_an_error_within_its_patience():
     assert Ahead(lambda: iter(()), name="x").patience + 1 < 30  # what is promised
     stuck = threading.Event()

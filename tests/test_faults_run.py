@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -106,6 +107,35 @@ def test_wandbs_folder_on_a_full_disk_changes_nothing(packed, tmp_path, no_login
 
 
 @pytest.mark.fault(28)
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["raises", "ends"])
+def test_ffcvs_loader_that_fails_in_mid_run_ends_it(packed_for_engines, tmp_path, monkeypatch, capsys, how):
+    """FFCV's own pipeline fails in the thread that runs it, in the second epoch: an error, or a SystemExit, which ends
+    a thread without a word."""
+    iterators = pytest.importorskip("ffcv.loader.epoch_iterator")
+    original, calls = iterators.EpochIterator.run_pipeline, []
+
+    def failing(self, *arguments):
+        calls.append(threading.current_thread().name)
+        if len(calls) == 18:  # 10 batches of training and 3 of validation in the first epoch
+            raise OSError("a page of the packed file cannot be read") if how == "raises" else SystemExit
+        return original(self, *arguments)
+
+    monkeypatch.setattr(iterators.EpochIterator, "run_pipeline", failing)
+    started = time.monotonic()
+    words = command(packed_for_engines, tmp_path / "run", "--wandb", "off", "--engine", "ffcv")
+    if how == "ends":
+        assert run_command(lambda: train_module.main(words)) == 4
+        assert "the ffcv engine stopped: its thread ended with SystemExit" in capsys.readouterr().err
+    else:
+        with pytest.raises(OSError, match="a page of the packed file"):  # the interpreter shows it, and ends with 1
+            train_module.main(words)
+    assert len(calls) == 18 and set(calls) == {"ahead-the ffcv engine"}
+    assert time.monotonic() - started < 60
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["status"] == "failed"
+
+
+@pytest.mark.fault(28, by_hand=True)
 def test_a_loader_that_dies_ends_the_run_with_exit_4(packed, tmp_path, monkeypatch, capsys):
     """A thread that works ahead ends without a word in the second epoch: told at once, and the summary says failed."""
     original, epochs = Resident.batches, []

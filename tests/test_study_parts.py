@@ -150,12 +150,14 @@ def test_record_and_readme_table(tmp_path):
     assert list(systems) == ["naive-fc", "paper"] and all(run.small for run in systems["paper"])
     assert readme_table(tmp_path / "runs") == "No study has been recorded yet."
     tables = {"table 1": table_1(systems), "table 2": table_2(systems)}
-    result = Result("a label", kind_of(systems["paper"]), systems, tables, judge(systems), {}, ["a note"])
+    label = label_of("small-world", systems["paper"])
+    result = Result(label, kind_of(systems["paper"]), systems, tables, judge(systems), {}, ["a note"])
     folder = record(tmp_path / "runs", result, "python -m fastres.study paper --small-world")
     assert "study-small-world" in folder.name
     assert str(tmp_path) not in (folder / "study.json").read_text() + (folder / "table.md").read_text()
     table = readme_table(tmp_path / "runs")
-    assert "**Small world**" in table and folder.name in table
+    assert table.startswith("**Small world**, 20 classes of 32 pixels, networks of width ")
+    assert folder.name in table and table.endswith("\n- A note.")
     assert re.search(r"\| `naive-fc` \| 2 \| 40.5 ± 0.7 \| 1.[67] \| 48.7 \|", table)
     assert re.search(r"\| `paper` \| 2 \| 30.5 ± 0.7 \| 1.5 \| 25.0 \|", table)
 

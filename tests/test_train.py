@@ -211,7 +211,6 @@ def test_other_configuration_is_refused(packed, finished, capsys):
     assert "optimizer.lr: 0.05 in the folder, 0.5 now" in capsys.readouterr().err
 
 
-@pytest.mark.fault(21)
 @pytest.mark.fault(22)
 @pytest.mark.parametrize("steps", [1, 4, 9, 10, 13])
 def test_stopped_at_a_step_and_resumed_ends_in_the_same_bits(packed, tmp_path, finished, monkeypatch, steps):

@@ -39,6 +39,10 @@ class Ahead(Generic[Item]):
             item = self._next()
             if item is _END:
                 return
+            if isinstance(item, _Failure) and not isinstance(item.error, Exception):
+                # a library's sys.exit() must not end the whole process, least of all with its code 0
+                raise MachineError(f"{self.name} stopped: its thread ended with {type(item.error).__name__}, expected "
+                                   "the next piece of work; start the same command again") from item.error
             if isinstance(item, _Failure):
                 raise item.error
             yield item

@@ -59,7 +59,7 @@ CLAIMS = (
           ("naive-fc", TOP1), ("feature-extractor", TOP1), equal=True),
     Claim("figure 5", "the feature extractor converges in fewer epochs than naive fine-tuning",
           ("feature-extractor", "epochs to settle"), ("naive-fc", "epochs to settle")),
-    Claim("figure 5", "50 layers are no better a feature extractor than 18",
+    Claim("figure 5", "as feature extractors 50 layers and 18 are equally good",
           ("feature-extractor-50", TOP1), ("feature-extractor", TOP1), equal=True),
     Claim("table 2", "staged fine-tuning is better than naive", ("initialized-fc", TOP1), ("naive-fc", TOP1)),
     Claim("table 2", "staged fine-tuning is better than a fixed feature extractor",

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from fastres.bench import harness, output
-from fastres.study.report import Result, copy_pictures, summary_lines
+from fastres.study.report import ONE_SEED, Result, copy_pictures, summary_lines
 
 COLUMNS = ("system", "seeds", "val top-1", "s.e.", "paper", "val top-5", "paper top-5", "epochs", "compute", "train s")
 
@@ -26,13 +26,15 @@ def record(root: Path, result: Result, command: str) -> Path:
 
 
 def readme_table(runs: Path) -> str:
-    """What README shows between its study markers: Table 2 of the newest record of each kind, and what disagrees."""
-    newest: dict[str, Path] = {}
+    """What README shows between its study markers: Table 2 of the newest record of each data set, what disagrees, and
+    what a reader must know."""
+    newest: dict[str, tuple[dict, Path]] = {}
     for file in sorted(runs.glob("*_study-*/study.json")):
-        newest[file.parent.name.split("_")[1]] = file
+        content = json.loads(file.read_text())
+        newest[content["label"]] = content, file.parent  # the label says which data
     if not newest:
         return "No study has been recorded yet."
-    return "\n\n".join(_markdown(json.loads(file.read_text()), file.parent) for file in newest.values())
+    return "\n\n".join(_markdown(*found) for found in reversed(newest.values()))
 
 
 def _markdown(content: dict, folder: Path) -> str:
@@ -45,11 +47,17 @@ def _markdown(content: dict, folder: Path) -> str:
                  _cell(paper5), str(epochs), _cell(spent), _cell(seconds, 0)]  # fmt: skip
         lines.append(f"| {' | '.join(cells)} |")
     where = machine["gpu"] or f"{machine['processor']}, {machine['cores']} cores"
-    what = "Tiny ImageNet" if content["kind"] == "paper" else content["kind"].replace("-", " ").capitalize()
+    what = content["label"].partition(")")[0].removeprefix("The procedural ").partition(" (")
+    what = f"{what[0].capitalize()}**, {what[2]}" if what[2] else f"{content['label'].partition('.')[0]}**"
     disagrees = "; ".join(content["disagrees"]) or "none"
-    head = (f"**{what}**, {where}, {machine['date']}, {machine['commit']}; the record is `runs/{folder.name}/`. "
-            f"Comparisons of the paper's that it contradicts by more than twice the standard error: {disagrees}.")
-    return "\n".join([head, "", *lines])
+    head = (
+        f"**{what}; {where}, {machine['date']}, {machine['commit']}; the record is `runs/{folder.name}/`. Comparisons "
+        f"of the paper's that it contradicts by more than twice the standard error: {disagrees}."
+    )
+    seeds = {row[1] for row in table["rows"]}
+    notes = [*content["notes"], *([ONE_SEED] if seeds == {1} else [])]
+    said = [f"- {note[0].upper()}{note[1:].rstrip('.')}." for note in notes]
+    return "\n".join([head, "", *lines, "", *said]).rstrip()
 
 
 def _cell(value, digits: int = 1) -> str:

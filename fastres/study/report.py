@@ -29,6 +29,11 @@ PROCEDURAL = (
     "differs from the paper's, that is said below; the world was not tuned until it agrees."
 )
 
+ONE_SEED = (
+    "With one seed, every standard error is that of the validation images alone; what another seed would change is in "
+    "none of them."
+)
+
 
 @dataclass(frozen=True)
 class Result:
@@ -143,8 +148,7 @@ def summary_lines(result: Result) -> list[str]:
         if those:
             lines += [heading, *(f"  {v.claim.where}: {v.claim.text} ({v.figures})" for v in those)]
     if all(len(runs) == 1 for runs in result.systems.values()):
-        lines.append("With one seed, every standard error is that of the validation images alone; what another seed "
-                     "would change is in none of them.")
+        lines.append(ONE_SEED)
     return [*lines, *result.notes]
 
 
