@@ -10,10 +10,13 @@ import json
 import os
 import platform
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 from fastres.errors import FastresError, run_command
 from fastres.versions import OLDEST, REMEDY, at_least
@@ -37,14 +40,62 @@ class Finding:
 
 def examine(packed: Path) -> list[Finding]:
     """Every check, in the order of the screen; none of them raises."""
+    broken = import_faults([library.module for library in LIBRARIES])
     checks: list[Callable[[], Finding]] = [
-        _python, _torch, _torchvision, _gpu, _triton, _numba,
-        lambda: _optional("ffcv", "pip install --no-build-isolation 'ffcv>=1.0.2' after the packages README names"),
-        lambda: _optional("nvidia-dali-cuda130", "pip install nvidia-dali-cuda130", module="nvidia.dali"),
-        lambda: _optional("optuna", "pip install 'optuna>=4', for fastres.search"),
+        _python, _torch, _torchvision, _gpu,
+        *(partial(_library, library, broken.get(library.module)) for library in LIBRARIES),
         _apex, _wandb, _memory, lambda: _disk(packed), _shared_memory, lambda: _packed(packed),
     ]  # fmt: skip
     return [_without_raising(check) for check in checks]
+
+
+class Library(NamedTuple):
+    """`needed`: without it the main job cannot run."""
+
+    module: str
+    remedy: str
+    needed: bool = False
+
+
+LIBRARIES = (
+    Library("triton", "comes with torch's CUDA build: pip install torch"),
+    Library("numba", "pip install numba", needed=True),
+    Library("ffcv", "pip install --no-build-isolation 'ffcv>=1.0.2' after the packages README names"),
+    Library("nvidia.dali", "pip install nvidia-dali-cuda130"),
+    Library("optuna", "pip install 'optuna>=4', for fastres.search"),
+)
+
+
+def import_faults(modules: list[str]) -> dict[str, str]:
+    """Why each module that is here cannot be imported: one may lack a library of the system, or end its process. All
+    are tried at once, each in a process of its own."""
+    here = [module for module in modules if _is_here(module)]
+    tries = {m: subprocess.Popen([sys.executable, "-W", "ignore", "-c", f"import {m}"], stdout=subprocess.DEVNULL,
+                                 stderr=subprocess.PIPE, text=True) for m in here}  # fmt: skip
+    faults = {}
+    for module, process in tries.items():
+        said = process.communicate()[1].strip().splitlines()
+        if process.returncode:
+            faults[module] = said[-1] if said else f"its import ends with {process.returncode}"
+    return faults
+
+
+def _is_here(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:  # not even the package that the module would be in
+        return False
+
+
+def _library(library: Library, fault: str | None) -> Finding:
+    worse = "fault" if library.needed else "gap"
+    if not _is_here(library.module):
+        return Finding(library.module, worse, "not installed" + ("" if library.needed else " (optional)"),
+                       library.remedy)  # fmt: skip
+    if fault:
+        return Finding(library.module, worse, f"installed, but {fault}", library.remedy)
+    names = (library.module, *(f"{library.module.replace('.', '-')}-cuda{major}0" for major in (11, 12, 13)))
+    return Finding(library.module, "ok", next(filter(None, map(_version, names)), "of an unknown version"))
 
 
 def _without_raising(check: Callable[[], Finding]) -> Finding:
@@ -96,24 +147,6 @@ def _gpu() -> Finding:
         return Finding("GPU", "gap", "none visible to torch", "the CPU is used; else check nvidia-smi and the driver")
     name, memory = torch.cuda.get_device_name(), torch.cuda.get_device_properties(0).total_memory / GB
     return Finding("GPU", "ok", f"{torch.cuda.device_count()} x {name}, {memory:.0f} GB, CUDA {torch.version.cuda}")
-
-
-def _triton() -> Finding:
-    return _optional("triton", "comes with torch's CUDA build: pip install torch")
-
-
-def _numba() -> Finding:
-    version = _version("numba")
-    if version is None:
-        return Finding("numba", "fault", "not installed", "pip install numba")
-    return Finding("numba", "ok", version)
-
-
-def _optional(package: str, remedy: str, module: str | None = None) -> Finding:
-    version = _version(package)
-    if version is None:
-        return Finding(module or package, "gap", "not installed (optional)", remedy)
-    return Finding(module or package, "ok", version)
 
 
 def _apex() -> Finding:

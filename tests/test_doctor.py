@@ -9,6 +9,13 @@ import torch
 from fastres import doctor
 
 
+@pytest.fixture(autouse=True)
+def imports(request, monkeypatch):
+    """Importing FFCV, DALI and the rest takes seconds: one test is about that."""
+    if "cannot_be_imported" not in request.node.name:
+        monkeypatch.setattr(doctor, "import_faults", lambda modules: {})
+
+
 def run(packed, capsys, *extra):
     code = doctor.main(["--data", str(packed), "--json", *extra])
     return code, {f["what"]: f for f in json.loads(capsys.readouterr().out)["findings"]}
@@ -36,10 +43,26 @@ def test_damaged_data_is_a_fault_and_absent_data_a_gap(packed, tmp_path, capsys)
 def test_missing_wandb_and_old_torch(packed, capsys, monkeypatch):
     versions = {"torch": "2.9.1", "wandb": None, "numba": "0.68.1"}
     monkeypatch.setattr(doctor, "_version", lambda package: versions.get(package))
+    monkeypatch.setattr(doctor, "_is_here", lambda module: module == "numba")
     code, findings = run(packed, capsys)
     assert code == 4 and findings["torch"]["state"] == "fault" and "torch>=2.11" in findings["torch"]["remedy"]
     assert findings["W&B"]["state"] == "gap" and "pip install wandb" in findings["W&B"]["remedy"]
-    assert findings["ffcv"]["state"] == "gap"
+    assert findings["ffcv"]["state"] == "gap" and "not installed (optional)" in findings["ffcv"]["found"]
+    assert findings["numba"]["found"] == "0.68.1"
+
+
+@pytest.mark.fault(18)
+def test_a_library_that_is_installed_and_cannot_be_imported(packed, tmp_path, capsys, monkeypatch):
+    """As FFCV without the system's OpenCV, and as a wheel that ends its process."""
+    (tmp_path / "ffcv.py").write_text("import ctypes; ctypes.CDLL('libopencv_nowhere.so.406')")
+    (tmp_path / "optuna.py").write_text("import os; os._exit(7)")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    code, findings = run(packed, capsys)
+    assert code == 0 and findings["ffcv"]["state"] == "gap" and findings["ffcv"]["remedy"].startswith("pip install")
+    assert "installed, but OSError: libopencv_nowhere.so.406" in findings["ffcv"]["found"]
+    assert findings["optuna"]["found"] == "installed, but its import ends with 7"
+    assert findings["numba"]["state"] == "ok"
 
 
 def test_screen_has_a_line_for_each(packed, capsys):
