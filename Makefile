@@ -62,14 +62,14 @@ clean:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "error: $(PYTHON) is older than Python 3.11: install it, then make PYTHON=python3.11 ..."; exit 4; }
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --upgrade pip setuptools wheel
+	$(if $(LOCKED),,$(BIN)/pip install --quiet --upgrade pip setuptools wheel)
 
 .venv/lint.stamp: | .venv/bin/python
 	$(BIN)/pip install --quiet 'ruff>=0.12'
 	@touch $@
 
 # A torch that lies on the machine without a torchvision to match is not what we want: ask for both by name, first.
-# LOCKED=1: exactly the versions and files of the lock instead, each checked by its sha256.
+# LOCKED=1: exactly the versions and files of the lock instead, each checked by its sha256, by the pip that Python brings.
 .venv/base$(KIND).stamp: setup.py $(if $(LOCKED),requirements.lock) | .venv/bin/python
 ifdef LOCKED
 	$(PINNED) -r requirements.lock
