@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -184,6 +185,22 @@ def test_two_at_once_share_the_trials(packed, tmp_path, trained):
     trials = trials_in(out)
     assert [trial.state.name for trial in trials] == ["COMPLETE"] * 4 and len(trained.calls) == 4
     assert len({trial.params["optimizer.lr"] for trial in trials}) == 4
+
+
+@pytest.mark.slow
+def test_two_processes_share_one_search(packed, tmp_path):
+    """The command twice at once, training for real: every trial done once, none too many, one best schedule."""
+    words = [sys.executable, "-m", "fastres.search", "--schedule", str(TINY_FILE), "--data", str(packed), "--out",
+             str(tmp_path / "a"), "--device", "cpu", "--trials", "4", "--set", "stages.1.epochs=1"]  # fmt: skip
+    both = [subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    said = [process.communicate(timeout=250) for process in both]
+    assert [process.returncode for process in both] == [0, 0], said
+    trials = trials_in(tmp_path / "a")
+    assert [trial.state.name for trial in trials] == ["COMPLETE"] * 4
+    assert len({trial.params["optimizer.lr"] for trial in trials}) == 4
+    mine = [[int(n) for n in re.findall(r"trial (\d+): [\d.]+ % after", errors)] for _, errors in said]
+    assert sorted(mine[0] + mine[1]) == [0, 1, 2, 3] and all(mine), "both took part"
+    assert load_schedule(str(tmp_path / "a" / "best.py")).name == "tiny-searched"
 
 
 @pytest.mark.parametrize("fault,state", [(None, "COMPLETE"), (Diverged("the loss is nan"), "FAIL")])

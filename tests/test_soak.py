@@ -13,7 +13,7 @@ from tests.conftest import TINY_FILE
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_fifty_epochs_stay_flat(tmp_path):
-    """A tiny schedule in its own process, checkpoints and W&B's mirror included. (The demo's is the record in runs/.)"""
+    """A tiny schedule in its own process, checkpoints and W&B's mirror included; the demo's soak is in runs/."""
     packed = worlds.pack(tmp_path / "packed", train=64, val=16)
     file = tmp_path / "soak.json"
     arguments = ["--schedule", str(TINY_FILE), "--data", str(packed), "--json", str(file), "--record", str(tmp_path)]

@@ -56,10 +56,11 @@ def test_names_agree():
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="a CUDA graph needs a GPU")
+@pytest.mark.parametrize(("name", "relative"), [("fp32", 1e-4), ("bf16", 2e-2)])
 @pytest.mark.parametrize("stage", STAGES)
-def test_captured_is_eager_to_rounding(packed, stage):
-    precision = Precision("fp32", torch.device("cuda"))
-    assert_same(train(packed, "captured", stage, 8, precision), train(packed, "eager", stage, 8, precision), 1e-4)
+def test_captured_is_eager_to_rounding(packed, stage, name, relative):
+    precision = Precision(name, torch.device("cuda"))
+    assert_same(train(packed, "captured", stage, 8, precision), train(packed, "eager", stage, 8, precision), relative)
 
 
 @pytest.mark.fault(18)
@@ -123,6 +124,7 @@ def test_apex_is_used_where_it_is_and_refused_with_its_remedy_elsewhere():
         with pytest.raises(MachineError, match="NVIDIA/apex"):
             sgd([parameter], Optimizer(impl="apex"), 0.1)
         return
+    train_with_apex()
     start, gradients = torch.randn(5, 3), torch.randn(6, 5, 3)
     ends = []
     for impl in ("torch", "apex"):
@@ -133,6 +135,20 @@ def test_apex_is_used_where_it_is_and_refused_with_its_remedy_elsewhere():
             optimizer.step()
         ends.append(parameter.detach())
     torch.testing.assert_close(*ends)
+
+
+def train_with_apex() -> None:
+    """A step of ours asks more of an optimiser than its step()."""
+    network, device = build(Architecture("resnet18", 8, 4)), torch.device("cuda")
+    network.to(device, memory_format=torch.channels_last)
+    learning = set_trainable(network, ("*",))
+    training_mode(network, Stage(name="all", epochs=1, train=("*",), upscale=1))
+    step = EagerStep(network, sgd(learning, Optimizer(impl="apex"), 0.01), Precision("fp32", device))
+    x = torch.randn(4, 3, 32, 32, device=device).to(memory_format=torch.channels_last)
+    before = network.conv1.weight.detach().clone()
+    for _ in range(2):
+        step._update(x, torch.tensor([0, 1, 2, 3], device=device))
+    assert not torch.equal(network.conv1.weight, before) and step.good_steps() == 2
 
 
 def test_checkpoint_of_one_step_continues_in_another(packed):

@@ -186,6 +186,11 @@ def test_dry_run_shows_what_is_shared_and_trains_nothing(packed, launch, tmp_pat
     assert jobs["initialized-fc"]["epochs"] == 0 and jobs["paper"]["epochs"] == 4
     assert jobs["paper"]["operations"] > jobs["initialized-fc"]["operations"] == 0
     assert launch.calls == [] and not (tmp_path / "out" / "runs").exists()
+    study(packed, tmp_path, "--dry-run", "--json", "--tune")
+    estimate = json.loads(capsys.readouterr().out)
+    assert estimate["search_seconds"] > 5 * 10 * len(jobs), "five runs a system take ten seconds to start alone"
+    assert estimate["seconds"] == pytest.approx(
+        estimate["search_seconds"] + sum(job["seconds"] for job in estimate["jobs"]))  # fmt: skip
 
 
 @pytest.mark.parametrize("options", [["--seeds", "0"], ["--scale", "0.5"], ["--weights", "resnet18"],

@@ -1,4 +1,5 @@
-"""Beyond the paper: what its section 6 asks for, and what it leaves open. All of them are 32 epochs, as `paper` is.
+"""Beyond the paper: what its section 6 asks for, and what it leaves open. All of them are 32 epochs, as `paper` is (on
+the small world, which rounds each stage up, `gradual` has 21 to `paper`'s 20).
 
 None has a figure in the paper, and none has been run on the real data. Each changes one thing about `paper`, and shares
 with it every stage before that (`train --start-from`); `modern` changes the recipe and nothing of the stages.

@@ -16,8 +16,12 @@ from fastres.study.work import schedule_file
 START_S = 10.0  # of every run beside training: imports, data, validation, twelve crops, pictures
 
 
-def estimate(jobs: list[Job], options: list[str]) -> dict:
-    """Seconds of every job's own stages, from train's dry run of its schedule; each schedule is timed once."""
+def estimate(jobs: list[Job], options: list[str], trials: int = 0, notes: tuple[str, ...] = ()) -> dict:
+    """Seconds of every job's own stages, from train's dry run of its schedule; each schedule is timed once.
+
+    trials  short runs that find a system's rate first: one epoch of every stage
+    notes   what is not counted
+    """
     seconds = {job.schedule.name: _stage_seconds(job, options) for job in jobs if job.seed == 0}
     rows = [
         {"system": job.schedule.name, "seed": job.seed, "shared_stages": job.shared,
@@ -26,7 +30,12 @@ def estimate(jobs: list[Job], options: list[str]) -> dict:
          "seconds": sum(seconds[job.schedule.name][job.shared :]) + START_S}
         for job in jobs
     ]  # fmt: skip
-    return {"jobs": rows, "seconds": sum(row["seconds"] for row in rows)}
+    searching = sum(
+        trials * (START_S + sum(s / stage.epochs for s, stage in zip(seconds[job.schedule.name], job.schedule.stages)))
+        for job in jobs if job.seed == 0
+    )  # fmt: skip
+    total = searching + sum(row["seconds"] for row in rows)
+    return {"jobs": rows, "search_seconds": searching, "seconds": total, "not_counted": list(notes)}
 
 
 def _stage_seconds(job: Job, options: list[str]) -> list[float]:
@@ -52,4 +61,7 @@ def as_text(result: dict) -> str:
         for row in result["jobs"]
     ]  # fmt: skip
     table = Table("What would be trained", ("system", "seed", "shared stages", "own epochs", unit, "about s"), rows)
-    return f"{table.text()}\nabout {result['seconds'] / 60:.0f} min in all"
+    searching = f", {result['search_seconds'] / 60:.0f} of them to find the rates" if result["search_seconds"] else ""
+    lines = [table.text(), f"about {result['seconds'] / 60:.0f} min in all{searching}",
+             *(f"not counted: {note}" for note in result["not_counted"])]  # fmt: skip
+    return "\n".join(lines)

@@ -15,7 +15,7 @@ from fastres.schedules import BEYOND, SYSTEMS
 from fastres.study import small, work
 from fastres.study.estimate import as_text, estimate
 from fastres.study.jobs import Job, plan
-from fastres.study.tune import tuned
+from fastres.study.tune import FACTORS, tuned
 
 
 @dataclass
@@ -35,18 +35,21 @@ def train_all(args: argparse.Namespace) -> Done:
     systems = [load_schedule(name) for name in names] or [*SYSTEMS, *BEYOND]
     machine = ["--device", args.device, "--precision", args.precision]
     data, weights, notes = args.data or Path("packed"), _weights(args.weights), []
+    not_counted: tuple[str, ...] = ()
     if args.small_world:
         data = args.data or small.pack(args.out / "world", "study")
         if small.needs_50(systems) and "resnet50" not in weights:
             weights["resnet50"] = "not-yet" if args.dry_run else str(_net_50(args, machine))
             notes.append(small.note_50(args.scale))
+            epochs = small.pretraining_50(args.scale).epochs
+            not_counted = (f"pretraining the 50-layer net once, {epochs} epochs of the source world's 16,000 images",)
         systems = small.counterparts(systems, args.scale, weights)
     else:
         systems = [replace(s, weights=weights.get(s.arch, s.weights)) if s.weights else s for s in systems]
     systems = [override(schedule, args.set) for schedule in systems]
     options, manifest = ["--data", str(data), "--engine", args.engine, *machine], load_manifest(data)
     if args.dry_run:
-        return _dry_run(_plan(systems, args, manifest), options)
+        return _dry_run(_plan(systems, args, manifest), options, len(FACTORS) if args.tune else 0, not_counted)
     for schedule in systems:  # what is wrong with any of them is said before the first one trains
         rehearse(schedule, manifest.num_classes, manifest.side)
     if args.tune:
@@ -65,8 +68,8 @@ def _plan(systems: list[Schedule], args: argparse.Namespace, manifest: Manifest)
     return jobs
 
 
-def _dry_run(jobs: list[Job], options: list[str]) -> Done:
-    result = estimate(jobs, options)
+def _dry_run(jobs: list[Job], options: list[str], trials: int, not_counted: tuple[str, ...]) -> Done:
+    result = estimate(jobs, options, trials, not_counted)
     return Done(estimate=result, text=as_text(result))
 
 
