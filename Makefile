@@ -31,8 +31,9 @@ demo: .venv/base$(KIND).stamp
 
 setup: .venv/all$(KIND).stamp
 
+# each file's tests in one process, as many at once as there are cores: each of them uses one
 test: setup
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" --numprocesses auto --dist loadfile
 
 test-slow: setup
 	$(BIN)/python -m pytest -m slow

@@ -33,6 +33,6 @@ setup(
         "dashboard": ["wandb-workspaces>=0.4"],
         "timm": ["timm>=1.0"],
         "onnx": ["onnx>=1.17", "onnxruntime>=1.20", "onnxscript>=0.5"],
-        "dev": ["pytest>=8", "pytest-timeout", "ruff>=0.12", "setuptools"],
+        "dev": ["pytest>=8", "pytest-timeout", "pytest-xdist>=3.6", "ruff>=0.12", "setuptools"],
     },
 )

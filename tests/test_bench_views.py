@@ -171,6 +171,7 @@ def test_the_digest_is_of_ids_labels_and_pixels_in_the_epochs_order(packed, batc
         assert last != loaders.digest_of(changed)
 
 
+@pytest.mark.slow
 def test_a_loaders_epoch_is_timed_and_recorded(packed, tmp_path, capfd):
     code = bench.main(
         ["loaders", "--data", str(packed), "--batch", "8", "--rounds", "1", "--only", "torchvision v2", "--device",

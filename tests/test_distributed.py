@@ -20,7 +20,7 @@ def alone(packed):
     return sharing.everything(str(packed))
 
 
-@pytest.fixture(scope="module", params=[2, 3])
+@pytest.fixture(scope="module", params=[2, pytest.param(3, marks=pytest.mark.slow)])
 def worlds(request, packed):
     """What each process of a world of 2 or 3 reports."""
     return processes.together(request.param, sharing.everything, str(packed))

@@ -61,6 +61,7 @@ def test_fewer_formats_leave_no_stale_files(all_formats, tmp_path, run):
     assert len(contents) == 1  # so that a run goes on when its data are packed for one more engine
 
 
+@pytest.mark.slow
 @pytest.mark.fault(11)
 def test_sigkill_while_all_formats_are_written(all_formats, tmp_path, run):
     large_tree(tmp_path / "tiny")
@@ -79,6 +80,7 @@ def test_sigkill_while_all_formats_are_written(all_formats, tmp_path, run):
     verify_all(packed)
 
 
+@pytest.mark.slow
 @pytest.mark.fault(12)
 @pytest.mark.parametrize("engine", ["ffcv", "dali"])
 def test_disk_that_fills_under_any_format(tmp_path, engine):

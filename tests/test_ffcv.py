@@ -36,6 +36,7 @@ for images, labels, ids in loader:
 """
 
 
+@pytest.mark.slow
 def test_a_script_of_ffcv_alone_reads_our_file(packed_for_engines):
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT, packed_for_engines / "val.beton"],

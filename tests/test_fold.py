@@ -53,7 +53,7 @@ def ten_steps(network, learning, fast: bool, dtype=torch.float64, lr=0.01):
     return network.state_dict()
 
 
-@pytest.mark.parametrize("arch", ["resnet18", "resnet50"])
+@pytest.mark.parametrize("arch", ["resnet18", pytest.param("resnet50", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("patterns", CASES)
 def test_ten_steps_equal_the_plain_way(patterns, arch):
     """Frozen tensors bitwise, learned ones to rounding.

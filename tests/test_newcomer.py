@@ -32,7 +32,8 @@ NOT_RUN = {
     r"fastres\.study paper": "trains for minutes at least, or wants runs on Tiny ImageNet; tests/test_study*.py run it",
     r"fastres\.search --schedule paper|search-paper/best\.py": "pretrained weights from the network, and hours",
     r"--start-from": "needs the finished run of `paper`; tests/test_start_from.py runs it",
-    r"fastres\.bench (views|soak)": "wants an idle machine and minutes",
+    r"small-world-tiny": "the benchmarks' 120,000 images: for a GPU",
+    r"fastres\.bench (views|soak|steps --precision)": "wants an idle machine and minutes, or a GPU",
     r"^python -m tests\.golden": "writes golden files",
     r"--weights timm:": "weights from the network; tests/test_named_weights.py has a stand-in for it",
 }

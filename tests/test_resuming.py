@@ -3,6 +3,8 @@
 import json
 from pathlib import Path
 
+import pytest
+
 from fastres import run as run_module
 from fastres.engine.checkpoint import Position, checkpoints_in, load_checkpoint, save_checkpoint, set_aside_after
 from fastres.errors import MachineError
@@ -39,6 +41,7 @@ def summary_while_it_runs(monkeypatch, folder: Path) -> list[bool]:
     return seen
 
 
+@pytest.mark.slow
 def test_the_summary_of_the_try_before_is_gone_while_a_run_goes_on(packed, tmp_path, monkeypatch):
     """Else a run that is then killed would pass for one that was preempted."""
     folder = tmp_path / "run"

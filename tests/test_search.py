@@ -98,6 +98,7 @@ def test_a_written_schedule_is_the_same_schedule(name, tmp_path):
     assert max(map(len, as_source(SCHEDULES[name], "x").splitlines())) < 400
 
 
+@pytest.mark.slow
 def test_search_end_to_end(packed, tmp_path, capsys):
     """Two real trials of three epochs; the best, its file, the plots, the sweep; then once more with one trial more."""
     out = tmp_path / "out"
@@ -158,6 +159,7 @@ def test_a_stopped_trial_is_taken_up_again_in_its_folder(packed, tmp_path, train
     assert trained.calls[1][1] == trained.calls[2][1], "the same settings, so its checkpoint fits"
 
 
+@pytest.mark.slow
 def test_a_killed_process_blocks_nothing(packed, tmp_path, trained):
     """SIGKILL in the middle of a trial: the next process reruns it, and three trials end in all."""
     script = f"""

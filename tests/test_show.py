@@ -108,6 +108,7 @@ with RunDir.open(Path(sys.argv[1]), {"schedule": {"name": "live", "stages": STAG
 """
 
 
+@pytest.mark.slow
 def test_watch_follows_a_live_run_to_its_end(tmp_path):
     folder, out = tmp_path / "live", tmp_path / "page.html"
     with subprocess.Popen([sys.executable, "-c", LIVE, str(folder), str(ROOT)], stdin=subprocess.PIPE, cwd=ROOT,

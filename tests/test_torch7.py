@@ -30,7 +30,7 @@ def same(state: dict, net) -> bool:
     return state.keys() == own.keys() and all(torch.equal(state[k], v) for k, v in own.items())
 
 
-@pytest.mark.parametrize("arch", ["resnet18", "resnet50"])
+@pytest.mark.parametrize("arch", ["resnet18", pytest.param("resnet50", marks=pytest.mark.slow)])
 @pytest.mark.parametrize(("library", "cuda"), [("cudnn", True), ("nn", False)])
 def test_a_written_network_is_read_to_the_bit(tmp_path, arch, library, cuda):
     net = network(arch)

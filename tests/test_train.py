@@ -140,6 +140,7 @@ def test_stopped_during_the_final_evaluation(packed, tmp_path, monkeypatch):
     assert run(packed, tmp_path / "run")["status"] == "done"
 
 
+@pytest.mark.slow
 def test_times_survive_a_stop_inside_an_epoch(packed, tmp_path, monkeypatch):
     """The seconds of an epoch's steps before and after the stop are added up."""
     original, done = EagerStep.__call__, 0
@@ -159,6 +160,7 @@ def test_times_survive_a_stop_inside_an_epoch(packed, tmp_path, monkeypatch):
     assert first["train_s"] >= 0.3 and first["img_per_s"] <= 40 / 0.3
 
 
+@pytest.mark.slow
 def test_same_seed_same_run_and_other_seed_another(packed, tmp_path, finished):
     folder, _ = finished
     run(packed, tmp_path / "again", "--precision", "fp32")
@@ -168,6 +170,7 @@ def test_same_seed_same_run_and_other_seed_another(packed, tmp_path, finished):
     assert not torch.equal(weights[0]["fc.weight"], weights[2]["fc.weight"])
 
 
+@pytest.mark.slow
 def test_it_learns(packed, tmp_path):
     """Striped blobs of four classes, where chance errs 75 %: the staged loop gets most of them right.
 
@@ -212,7 +215,7 @@ def test_other_configuration_is_refused(packed, finished, capsys):
 
 
 @pytest.mark.fault(22)
-@pytest.mark.parametrize("steps", [1, 4, 9, 10, 13])
+@pytest.mark.parametrize("steps", [4, 9, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 10, 13))])
 def test_stopped_at_a_step_and_resumed_ends_in_the_same_bits(packed, tmp_path, finished, monkeypatch, steps):
     """Inside every kind of stage and at their borders (3 steps an epoch; 18 in all)."""
     reference, summary = finished

@@ -59,6 +59,7 @@ CASES = {  # what each probes: (plan, number of samples)
     "twelve views, shrinking with antialias": fixed(16, 1, 1, **HALF_PIXEL),
     "test shape": fixed(64, 4, 1, slice(7, 11, 3)),  # top right mirrored, and full
 }
+LARGE = ["training shape", "training shape, half-pixel", "test shape"]  # most of a minute in the interpreter
 HALF_BITS = {torch.float32: None, torch.bfloat16: 8, torch.float16: 11}
 
 
@@ -93,10 +94,18 @@ def check(name: str, ours: torch.Tensor, cut: bool = False) -> None:
 
 @pytest.fixture(scope="module")
 def interpreted(tmp_path_factory) -> dict[str, torch.Tensor]:
-    path = tmp_path_factory.mktemp("triton") / "outputs.pt"
+    return interpret(tmp_path_factory.mktemp("triton") / "outputs.pt", [name for name in CASES if name not in LARGE])
+
+
+@pytest.fixture(scope="module")
+def interpreted_large(tmp_path_factory) -> dict[str, torch.Tensor]:
+    return interpret(tmp_path_factory.mktemp("triton") / "large.pt", LARGE)
+
+
+def interpret(path: Path, names: list[str]) -> dict[str, torch.Tensor]:
     root = Path(__file__).parents[1]
     subprocess.run(
-        [sys.executable, __file__, str(path)],
+        [sys.executable, __file__, str(path), *names],
         env={**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": str(root)},
         check=True,
         timeout=250,
@@ -104,7 +113,13 @@ def interpreted(tmp_path_factory) -> dict[str, torch.Tensor]:
     return torch.load(path, weights_only=True)
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", LARGE)
+def test_large_shapes_equal_the_definition_in_the_interpreter(name, interpreted_large):
+    check(name, interpreted_large[name])
+
+
+@pytest.mark.parametrize("name", [name for name in CASES if name not in LARGE])
 def test_equals_the_definition_in_the_interpreter(name, interpreted):
     # the interpreter cuts where a GPU rounds to bfloat16 (F2FP.BF16 in the compiled code)
     check(name, interpreted[name], cut=CASES[name][0].dtype == torch.bfloat16)
@@ -249,7 +264,7 @@ if __name__ == "__main__":
         tl.store(at + 9, l2.to(tl.float64))
 
     torch.set_num_threads(1)
-    outputs = {name: make(name, "cpu") for name in CASES}
+    outputs = {name: make(name, "cpu") for name in sys.argv[2:]}
     drawn = torch.zeros(64, 10, dtype=torch.float64)
     key, widths = set_key(CASES["extreme"][0], torch.device("cpu")), torch.ones(4, dtype=torch.float64)
     draw_kernel[(len(drawn),)](key, widths, 1 << 31, drawn, ROOM=CASES["extreme"][0].geometry.room)

@@ -114,6 +114,7 @@ def swallowing_port():
         yield server.getsockname()[1]
 
 
+@pytest.mark.slow
 @pytest.mark.fault(29)
 def test_a_port_that_swallows_costs_nothing_and_loses_nothing(tmp_path):
     with swallowing_port() as port:
