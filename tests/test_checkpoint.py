@@ -161,6 +161,18 @@ def test_pickled_code_in_a_checkpoint_is_refused_and_not_run(tmp_path, how):
     assert ran.exists(), "the trap works"
 
 
+def test_a_checkpoint_that_cannot_be_removed_stays_and_is_said(tmp_path, monkeypatch, capsys):
+    def refused(*_, **__):
+        raise OSError(30, "Read-only file system")
+
+    for epoch in range(3):
+        if epoch == 2:
+            monkeypatch.setattr(Path, "unlink", refused)
+        save_checkpoint(tmp_path, Position(0, epoch), {"network": {}})
+    assert len(checkpoints_in(tmp_path)) == 3
+    assert "could not be removed (Read-only file system)" in capsys.readouterr().err
+
+
 @pytest.fixture
 def no_room():
     """no_room(bytes): this process's files cannot grow beyond that, as on a full disk; None: again they can."""

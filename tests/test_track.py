@@ -1,5 +1,6 @@
 """The run folder, its log, the clock and the console: what must survive kills, full disks and second processes."""
 
+import errno
 import io
 import json
 import os
@@ -124,6 +125,19 @@ def test_write_atomic_leaves_the_old_content_when_the_disk_is_full(tmp_path, mon
     with pytest.raises(MachineError, match="No space left"):
         write_atomic(tmp_path / "a", b"new")
     assert [(file.name, file.read_bytes()) for file in tmp_path.iterdir()] == [("a", b"old")]
+
+
+@pytest.mark.fault(26, by_hand=True)
+def test_a_file_system_that_turns_read_only_is_a_machine_fault(tmp_path, monkeypatch):
+    """Then not even the temporary can be removed."""
+
+    def refused(*_, **__):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(os, "fsync", refused)
+    monkeypatch.setattr(Path, "unlink", refused)
+    with pytest.raises(MachineError, match="Read-only file system"):
+        write_atomic(tmp_path / "a", b"new")
 
 
 def test_log_records_come_back_as_written(tmp_path):

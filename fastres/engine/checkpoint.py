@@ -63,7 +63,10 @@ def _prune(found: list[Saved]) -> None:
     best = min(scored, key=lambda saved: (saved.error, saved.position), default=None)
     for saved in found[:-KEEP]:
         if saved is not best:
-            saved.path.unlink(missing_ok=True)
+            try:
+                saved.path.unlink(missing_ok=True)
+            except OSError as error:  # one too many costs room, and nothing else
+                say(f"checkpoint {saved.path}: could not be removed ({error.strerror}); it stays beside the newer ones")
 
 
 def load_checkpoint(folder: Path) -> tuple[Position, dict] | None:
