@@ -169,7 +169,7 @@ class Stage:
             )
 
 
-# In a net with fewer channels torch 2.14.1 was seen to write past its memory (float32 training, AVX2 CPU).
+# In a net with fewer, torch 2.14.1 and 2.15.0 were seen to write past their memory (float32 training, AVX2 CPU).
 LEAST_WIDTH = 8
 
 
