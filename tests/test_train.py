@@ -129,9 +129,9 @@ def test_stopped_during_the_final_evaluation(packed, tmp_path, monkeypatch):
 
     original = fastres.run.evaluate
 
-    def stopping(*arguments):
+    def stopping(*arguments, **named):
         os.kill(os.getpid(), signal.SIGTERM)
-        return original(*arguments)
+        return original(*arguments, **named)
 
     with monkeypatch.context() as patch:
         patch.setattr(fastres.run, "evaluate", stopping)
