@@ -16,6 +16,7 @@ from fastres.geometry import Geometry
 from fastres.views.draw import epoch_order
 
 
+@pytest.mark.slow
 def test_a_short_run_prints_a_table_and_writes_its_record(tmp_path, capfd):
     """Only ours, to be quick: the process of its own, the table, the JSON, the dated folder with its chart."""
     code = bench.main(

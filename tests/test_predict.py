@@ -138,6 +138,7 @@ def test_t7_becomes_safetensors(tmp_path, capsys):
     assert found["images"][0]["top"][0]["name"].startswith("class ")
 
 
+@pytest.mark.slow
 def test_an_onnx_file_that_differs_is_not_written(run_dir, tmp_path, monkeypatch, capsys):
     forward = onnx_file.OnnxNetwork.forward
     monkeypatch.setattr(onnx_file.OnnxNetwork, "forward", lambda self, x: forward(self, x) + 0.01)
