@@ -48,6 +48,21 @@ def test_result_does_not_depend_on_batches_seen_before(dtype):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("channels,side", [(16, 28), (64, 7), (128, 4)])
+def test_a_weight_is_laid_out_once(dtype, channels, side, capfd):
+    """oneDNN says what it does: in the second call it convolves and reorders nothing."""
+    convolution = onednn.fused_convolution(nhwc(channels, channels, 3, 3, dtype=dtype),
+                                           torch.zeros(channels, dtype=dtype), (1, 1), (1, 1))  # fmt: skip
+    x = nhwc(8, channels, side, side, dtype=dtype, seed=1)
+    convolution(x, relu=True)
+    capfd.readouterr()
+    with torch.backends.mkldnn.verbose(torch.backends.mkldnn.VERBOSE_ON):
+        convolution(x, relu=True)
+    done = [line for line in capfd.readouterr().out.splitlines() if ",exec," in line]
+    assert any(",convolution," in line for line in done) and not any(",reorder," in line for line in done)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("shape", [(3, 4, 8, 8), (2, 5, 2, 6), (2, 3, 7, 9), (1, 1, 2, 2), (2, 4, 1, 1)])
 def test_integer_max_pool_is_the_max_pool(dtype, shape):
     x = nhwc(*shape, dtype=dtype).relu()

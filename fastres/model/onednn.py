@@ -17,20 +17,31 @@ CACHE_BYTES = 1 << 20  # of a core's second-level cache, which the stem's output
 
 
 class FusedConvolution:
-    """relu?(conv(x, weight) + bias + add?), with the weight laid out for oneDNN once."""
+    """relu?(conv(x, weight) + bias + add?), with the weight laid out for oneDNN once for each size of input.
+
+    Laid out for no size in particular, oneDNN guesses one, and where its convolution then wants another layout it
+    reorders the weight in every call: ten times the time of the convolution itself on small images (AVX2).
+    """
 
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor, stride: tuple, padding: tuple) -> None:
         """weight [O, I, k, k] and bias [O] on the CPU, both float32 or both bfloat16."""
         self.bias, self.stride, self._window = bias, stride, (list(padding), list(stride), [1, 1], 1)
-        self._weight = torch.ops.mkldnn._reorder_convolution_weight(weight, *self._window)
+        self._weight = weight
+        self._laid_out: dict[torch.Size, torch.Tensor] = {}
 
     def __call__(self, x: torch.Tensor, *, relu: bool, add: torch.Tensor | None = None) -> torch.Tensor:
         """x [B, I, H, H] of the weight's dtype, channels-last. `add` is written over: it becomes the result."""
-        layer = (self._weight, self.bias, *self._window)
+        layer = (self._weight_for(x.shape), self.bias, *self._window)
         if add is None:
             return torch.ops.mkldnn._convolution_pointwise(x, *layer, "relu" if relu else "none", [], "")
         after = ("add", 1.0, "relu" if relu else None, [], None)
         return torch.ops.mkldnn._convolution_pointwise_.binary(add, x, *layer, *after)
+
+    def _weight_for(self, shape: torch.Size) -> torch.Tensor:
+        if shape not in self._laid_out:
+            reorder = torch.ops.mkldnn._reorder_convolution_weight
+            self._laid_out[shape] = reorder(self._weight, *self._window, list(shape))
+        return self._laid_out[shape]
 
 
 def fused_convolution(weight: torch.Tensor, bias: torch.Tensor, stride, padding) -> FusedConvolution | None:
