@@ -16,10 +16,13 @@ if TYPE_CHECKING:
 
 
 def publish(run: "Run", errors: dict, upscale: int) -> dict:
-    """What a finished run leaves in its folder, and in W&B; returns the summary. `errors`: evaluate's table."""
+    """What a finished run leaves in its folder, and in W&B; returns the summary.
+
+    `errors`: evaluate's table; {} for a run that was not evaluated, which then has no pictures either.
+    """
     metadata = {**_metadata(run, upscale), "digest": digest_of(run.network.state_dict())}
     write_atomic(run.folder.path / "final.safetensors", save_weights(run.network, metadata))
-    pictures = report.draw(run)
+    pictures = report.draw(run) if errors else []
     summary = report.summarise(run, errors, pictures)
     run.log("final", errors=errors)
     run.folder.write_summary(summary)

@@ -73,8 +73,10 @@ def _stage_summary(epochs: list[dict], index: int, name: str) -> dict:
 
 def headline(summary: dict) -> dict:
     """The figures of a run that a dashboard's table of runs should show."""
-    best = summary["errors"]["expsum"]["12-crop"]
     figures = {name: summary[name] for name in ("train_s", "eval_s", "wall_s", "data_wait_pct", "peak_memory_gb")}
+    if not summary["errors"]:
+        return figures
+    best = summary["errors"]["expsum"]["12-crop"]
     return {"final/12crop_top1_err": best["top1"], "final/12crop_top5_err": best["top5"], **figures}
 
 
@@ -82,7 +84,8 @@ def mirror(summary: dict, schedule: Schedule, wandb: WandbMirror | NoWandb) -> N
     """What W&B is to show at the end: pictures, the table of crop methods, the figures of its table of runs."""
     for picture in summary["pictures"]:
         wandb.image(f"pictures/{Path(picture).stem}", Path(picture))
-    wandb.table("final/crop_methods", *crop_table(summary, schedule.expected))
+    if summary["errors"]:
+        wandb.table("final/crop_methods", *crop_table(summary, schedule.expected))
     wandb.summary(headline(summary))
 
 
@@ -106,14 +109,22 @@ def as_text(summary: dict, schedule: Schedule, folder: Path) -> str:
     lines = [
         table(stages, ["stage", "epochs", "train s", "img/s", "val top-1 err %", "val top-5 err %"]),
         "",
-        format_errors(summary["errors"], "expsum", summary["count"], schedule.expected),
-        f"on {summary['count']} validation images; scores of crops combined by summing e^score",
+        *_crops_as_text(summary, schedule, folder),
         "",
         f"trained in {summary['train_s']:.0f} s on {summary['device']} in {summary['precision']}",
         *(f"picture {path}" for path in summary["pictures"]),
         f"weights {folder / 'final.safetensors'}",
     ]
     return "\n".join(lines)
+
+
+def _crops_as_text(summary: dict, schedule: Schedule, folder: Path) -> list[str]:
+    if not summary["errors"]:
+        return [f"not evaluated with twelve crops (--no-evaluation); python -m fastres.evaluate {folder} does"]
+    return [
+        format_errors(summary["errors"], "expsum", summary["count"], schedule.expected),
+        f"on {summary['count']} validation images; scores of crops combined by summing e^score",
+    ]
 
 
 def draw(run: "Run") -> list[str]:

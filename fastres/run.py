@@ -48,6 +48,7 @@ class Run:
         self.folder, self.data_folder, self.world, self.sync_bn = folder, args.data, world, args.sync_bn
         self.writer, self.interval = world.writer(folder.checkpoints), interval(args.checkpoint_every)
         self.compiled = schedule.step == "compiled"  # evaluation too, then
+        self.evaluates = not args.no_evaluation
         self.clock = Clock()
         self.started = time.perf_counter()
         self.train, self.val = (
@@ -233,13 +234,20 @@ class Run:
         self.position = position
 
     def finish(self, stop: StopRequest) -> dict:
-        """Twelve-crop evaluation, final weights, pictures, summary."""
-        geometry = Geometry(self.manifest.side, self.schedule.stages[-1].upscale)
+        """Twelve-crop evaluation where that is wanted, final weights, pictures, summary."""
+        geometry, errors = Geometry(self.manifest.side, self.schedule.stages[-1].upscale), {}
         with self.clock("evaluation"):
-            errors, _ = evaluate(
-                self.network, self.val, geometry, self.schedule.views, self.precision, stop.check, self.world,
-                compile=self.compiled,
-            )
+            if self.evaluates:
+                errors, _ = evaluate(
+                    self.network,
+                    self.val,
+                    geometry,
+                    self.schedule.views,
+                    self.precision,
+                    stop.check,
+                    self.world,
+                    compile=self.compiled,
+                )
         return self.world.from_first(lambda: publish(self, errors, geometry.upscale))
 
     def __enter__(self) -> "Run":

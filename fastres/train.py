@@ -102,8 +102,12 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--start-from", type=Path, metavar="RUN_DIR", help="take over the first stages shared with this run")
     p.add_argument("--set", action="extend", nargs="+", default=[], metavar="A.B=C",
                    help="override, e.g. stages.0.epochs=1")  # fmt: skip
-    p.add_argument("--checkpoint-every", type=int, metavar="STEPS",
-                   help="checkpoints inside epochs too; 0: at their ends only (default: whenever a minute has passed)")
+    p.add_argument(
+        "--checkpoint-every",
+        type=int,
+        metavar="STEPS",
+        help="checkpoints inside epochs too; 0: at their ends only (default: whenever a minute has passed)",
+    )
     p.add_argument("--wandb", choices=MODES, help="default: online where a login exists, else offline")
     p.add_argument("--project", default="fastres", help="W&B project")
     p.add_argument("--wandb-artifact", action="store_true", help="W&B gets the final model too, as an artifact")
@@ -111,6 +115,8 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument(
         "--allow-process-change", action="store_true", help="resume on another number of processes: not bit-exact"
     )
+    p.add_argument("--no-evaluation", action="store_true",
+                   help="end without the twelve crops and pictures, as a search's trials do")  # fmt: skip
     p.add_argument("--dry-run", action="store_true", help="show schedule, expected time and memory only")
     p.add_argument("--json", action="store_true", help="print the summary (or the dry run) as one JSON object")
     return p

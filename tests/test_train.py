@@ -8,6 +8,7 @@ import time
 import pytest
 import torch
 
+from fastres import evaluate as evaluate_module
 from fastres import train as train_module
 from fastres.engine.optimizer import sgd
 from fastres.engine.precision import Precision
@@ -18,6 +19,8 @@ from fastres.model.freeze import set_trainable, training_mode
 from fastres.model.network import Architecture, build
 from fastres.model.weights import read_weights
 from fastres.schedule_types import Optimizer, Stage
+from fastres.study.runs import read_runs
+from fastres.track import show as show_module
 from fastres.track.log import read_log
 from tests.conftest import TINY_FILE
 
@@ -138,6 +141,22 @@ def test_stopped_during_the_final_evaluation(packed, tmp_path, monkeypatch):
         assert run(packed, tmp_path / "run", code=Preempted.exit_code)["status"] == "preempted"
     monkeypatch.setattr(train_module, "train_epoch", None)  # would fail if it were called
     assert run(packed, tmp_path / "run")["status"] == "done"
+
+
+def test_a_run_may_end_without_the_twelve_crops(packed, tmp_path, capsys):
+    """As a search's trials do: the same weights, no final errors, no pictures; the table says so, and evaluate adds
+    what is missing. The dashboard and the study show such a run without them."""
+    folder = tmp_path / "run"
+    summary = run(packed, folder, "--no-evaluation")
+    assert (summary["status"], summary["errors"], summary["pictures"]) == ("done", {}, [])
+    assert summary["stages"][-1]["val_top1_err"] >= 0 and not (folder / "pictures" / "views.png").exists()
+    said = capsys.readouterr().out
+    assert "not evaluated with twelve crops" in said and "12-crop" not in said
+    assert evaluate_module.main([str(folder), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["errors"]["expsum"]["12-crop"]["top1"] >= 0
+    assert show_module.main([str(folder), "--out", str(tmp_path / "page.html")]) == 0
+    assert "Final errors" not in (tmp_path / "page.html").read_text()
+    assert read_runs([folder])[0].errors() is None
 
 
 @pytest.mark.slow

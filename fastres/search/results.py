@@ -96,7 +96,8 @@ def write_sweep(path: Path, space: Space, schedule_file: Path, options: tuple[st
     run_cap ends the sweep after as many runs as the search has trials. An agent puts the drawn settings behind --set;
     it runs through sh because only the run's own environment knows its id, which names its folder.
     """
-    train = ["python", "-m", "fastres.train", "--schedule", str(schedule_file), *options, "--wandb", "online"]
+    train = ["python", "-m", "fastres.train", "--schedule", str(schedule_file), *options, "--wandb", "online",
+             "--no-evaluation"]  # fmt: skip
     folder = shlex.quote(str(path.parent / "sweep"))
     shell = f'exec {shlex.join(train)} --run-dir {folder}/"$WANDB_RUN_ID" --set "$@"'
     command = ["${env}", "sh", "-c", shell, "sweep", "${args_no_hyphens}"]

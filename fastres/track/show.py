@@ -84,7 +84,7 @@ def _stage_rows(run: RunView) -> list[tuple]:
 
 def _errors(runs: list[RunView]) -> list[str]:
     """The crop methods of every finished run side by side, with the paper's figures where all have the same."""
-    done = [run for run in runs if run.summary.get("status") == "done"]
+    done = [run for run in runs if run.summary.get("errors")]
     if not done:
         return []
     expected = [run.schedule.get("expected") or {} for run in done]
