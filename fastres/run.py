@@ -7,13 +7,12 @@ import math
 import time
 
 import torch
-from torchvision.models.resnet import ResNet
 
 from fastres import report
 from fastres.data.engines import open_split
 from fastres.data.manifest import Manifest
 from fastres.endings import diverged
-from fastres.engine.checkpoint import Position, load_checkpoint, set_aside_after
+from fastres.engine.checkpoint import Position
 from fastres.engine.operate import Theatre, operate
 from fastres.engine.precision import Precision
 from fastres.engine.saving import interval
@@ -23,8 +22,8 @@ from fastres.engine.world import World
 from fastres.errors import Diverged, MachineError, Preempted
 from fastres.evaluate import evaluate
 from fastres.geometry import Geometry
-from fastres.model.weights import initial_network, network_from
 from fastres.publishing import keep_stage_end, publish
+from fastres.resuming import take_up
 from fastres.schedule_types import Schedule
 from fastres.stage_run import StageRun
 from fastres.track.clock import Clock
@@ -55,57 +54,19 @@ class Run:
             open_split(args.engine, args.data, manifest, split, precision.device) for split in ("train", "val")
         )
         self.theatre = Theatre(schedule, args.seed, self.train, manifest.num_classes, manifest.side, precision)
-        self.position, self._resumed = Position(), None
-        self.images_seen = 0
+        self.position, self.images_seen = Position(), 0
         self.last_error: dict[str, float] = {}  # for the progress bar
         world.agree("packed data", manifest.content_digest)
-        self._restore(start)
+        network, self._resumed = take_up(self, start)
+        self.network = network.to(self.precision.device, memory_format=torch.channels_last)
+        device = report.device_name(self.precision.device)
+        self.log("start", position=self.position, device=device, processes=world.size)
         # last, so that nothing that can be refused above leaves a mirror behind
         name = f"{schedule.name}-s{args.seed}"
         tags = [schedule.name, schedule.arch, args.engine, precision.name, precision.device.type]
         mode = args.wandb if world.first else "off"
         self.wandb = open_wandb(mode, folder, args.project, name, folder.config, tags=tags)
         self.wandb_artifact = args.wandb_artifact
-
-    def _restore(self, start: Start | None) -> None:
-        """Take up the newest checkpoint, or start: weights, position and the log cut back to it."""
-        found = load_checkpoint(self.folder.checkpoints)
-        if found is None and start is not None:
-            network = self._take_over(start)
-        elif found is None:
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(self.seed)
-                network = initial_network(self.schedule, self.manifest.num_classes)
-            self.folder.log.rewind_to(lambda _: False)
-        else:
-            self.position, state = found
-            network = network_from(state["network"], self.folder.checkpoints)
-            self.images_seen, self._resumed = state["images_seen"], state.get("stage")
-            self.folder.log.rewind_to(self._is_before)
-            say(f"resuming in stage {self.position.stage + 1} after {self.position.epoch} of its epochs"
-                f" and {self.position.step} steps")  # fmt: skip
-        self.world.agree("a checkpoint at", str(self.position))
-        if found is not None:
-            self.world.from_first(lambda: set_aside_after(self.folder.checkpoints, self.position))
-        self.network = network.to(self.precision.device, memory_format=torch.channels_last)
-        device = report.device_name(self.precision.device)
-        self.log("start", position=self.position, device=device, processes=self.world.size)
-
-    def _take_over(self, start: Start) -> ResNet:
-        """Begin where another run's last shared stage ended, with what it logged until there."""
-        state, self.images_seen = start.load()
-        self.position = Position(start.stages)
-        self.world.from_first(lambda: start.share_files(self.folder.path))
-        self.folder.log.rewind_to(lambda _: False)
-        for record in start.records():
-            self.folder.log.write(**record)
-        say(f"{start.stages} of {len(self.schedule.stages)} stages taken over from {start.run}")
-        return network_from(state, start.run)
-
-    def _is_before(self, record: dict) -> bool:
-        """Whether a log record belongs to what the checkpoint holds; borders of stages and the end are said anew."""
-        at = Position(*record.get("at", (0, 0, 0)))
-        return at < self.position or (at == self.position and record["event"] not in ("stage", "start", "final"))
 
     def log(self, event: str, position: Position | None = None, **fields) -> None:
         """A record in log.jsonl that knows where the run stands after it."""
