@@ -1,5 +1,6 @@
 """For the study's tests: three tiny systems trained without a process of their own; run folders of given figures."""
 
+import importlib
 import json
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import replace
@@ -9,7 +10,6 @@ from unittest.mock import patch
 from safetensors.torch import save_file
 from torch import zeros
 
-from fastres import train
 from fastres.errors import run_command
 from fastres.schedule_file import write_schedule
 from fastres.schedules import SCHEDULES
@@ -23,22 +23,36 @@ INITIALIZED = replace(PAPER, name="initialized-fc", stages=STAGES[:2])
 NAIVE = replace(PAPER, name="naive-fc", stages=(replace(STAGES[1], surgery=("fc",), epochs=2),))
 
 
+class Over:
+    """A command that has run."""
+
+    def __init__(self, code: int) -> None:
+        self._code = code
+
+    def poll(self) -> int:
+        return self._code
+
+    def stop(self) -> None:
+        pass
+
+
 class InProcess:
-    """Launches train in this process and notes every command line."""
+    """Starts train, and the search for a rate, in this process, and notes every command line."""
 
     def __init__(self) -> None:
-        self.calls: list[list[str]] = []
+        self.calls: list[list[str]] = []  # of train
+        self.searches: list[list[str]] = []
         self.answer = lambda arguments: None  # an exit code to give instead of training
 
-    def __call__(self, arguments, output, tick) -> int:
-        self.calls.append(arguments)
-        code = self.answer(arguments)
+    def __call__(self, module, arguments, output, threads) -> Over:
+        (self.calls if module == "fastres.train" else self.searches).append(arguments)
+        code, command = self.answer(arguments), importlib.import_module(module).main
         if code is None:
+            output.parent.mkdir(parents=True, exist_ok=True)
             no_pictures = patch("fastres.report.draw", lambda run: [])  # of the run; the study draws its own
             with open(output, "w") as file, redirect_stdout(file), redirect_stderr(file), no_pictures:
-                code = run_command(lambda: train.main(arguments))
-        tick()
-        return code
+                code = run_command(lambda: command(arguments))
+        return Over(code)
 
     def names(self) -> list[str]:
         """Systems and seeds in the order they were trained."""

@@ -7,6 +7,10 @@ import pytest
 import torch
 import torchvision
 
+from fastres.model.network import Architecture, describe
+from fastres.model.weights import SHIPPED, read_weights
+from fastres.schedules.small import NETS
+from fastres.small_world import pretrained
 from tests.demo import command
 from tests.trees import ODDITIES, write_tree
 
@@ -16,7 +20,7 @@ from tests.trees import ODDITIES, write_tree
 def test_paper_on_a_foreign_tree(tmp_path):
     """200 classes of 64 pixels with oddities, a torchvision-format file of weights, all four stages at 224 and 56."""
     tree = tmp_path / "tiny-imagenet-200"
-    write_tree(tree, classes=200, side=64, train=2, val=1, test=20, oddities=True)
+    write_tree(tree, classes=200, side=64, train=2, val=1, test=20, most_val=40)
     packed, run = tmp_path / "packed", tmp_path / "run"
     done = command("preprocess/pack.py", "--source", tree, "--out", packed, "--json")
     assert done.returncode == 0, done.stderr
@@ -32,7 +36,7 @@ def test_paper_on_a_foreign_tree(tmp_path):
     assert done.returncode == 0, done.stderr
     summary = json.loads(done.stdout)
     assert [stage["name"] for stage in summary["stages"]] == ["fc", "all", "conv1", "all-56"]
-    assert summary["count"] == 200
+    assert summary["count"] == 40
     log = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
     assert [record["crop"] for record in log if record["event"] == "stage"] == [224, 224, 56, 56]
 
@@ -58,19 +62,17 @@ def test_demo_ends_well_under_half_of_chance(demo_run):
 
 
 @pytest.mark.slow
-def test_first_steps_of_the_pretraining_can_be_remade():
+@pytest.mark.parametrize("name", pretrained.NETS)
+def test_first_steps_of_the_pretraining_can_be_remade(name):
     """The shipped net's recipe: its first losses, from freshly rendered images."""
-    from fastres.small_world.pretrained import RECORD, TOLERANCE, first_losses
-
-    recorded = json.loads(RECORD.read_text())["losses"]
-    assert first_losses() == pytest.approx(recorded, abs=TOLERANCE)
+    recorded = pretrained.recorded(name)
+    assert pretrained.first_losses(*pretrained.NETS[name]) == pytest.approx(recorded, abs=pretrained.TOLERANCE)
     assert recorded[0] == pytest.approx(3.7, abs=0.6)  # the logarithm of 40 classes
 
 
-def test_shipped_net_is_small_and_known():
-    from fastres.model.network import Architecture, describe
-    from fastres.model.weights import SHIPPED, read_weights
-
-    path = SHIPPED / "small_world_resnet18_w16.safetensors"
-    assert path.stat().st_size < 3_000_000
-    assert describe(read_weights(path)) == Architecture("resnet18", 16, 40)
+@pytest.mark.parametrize("name", pretrained.NETS)
+def test_shipped_nets_are_small_and_known(name):
+    path, (schedule, _) = SHIPPED / f"{name}.safetensors", pretrained.NETS[name]
+    assert path.stat().st_size < 5_000_000
+    assert describe(read_weights(path)) == Architecture(schedule.arch, 16, 40)
+    assert f"shipped:{name}" in NETS[schedule.arch], "the study knows it"

@@ -16,6 +16,7 @@ from fastres.errors import UsageError, run_command
 from fastres.schedule_file import write_schedule
 from fastres.schedule_loading import load_schedule, shared_stages
 from fastres.schedules import BEYOND, DEMO, PAPER, SCHEDULES, SYSTEMS, small_world
+from fastres.schedules.small import NETS
 from fastres.scoring import METHODS
 from fastres.track.log import read_log
 
@@ -125,15 +126,16 @@ def test_the_demo_is_the_small_worlds_paper():
 
 @pytest.mark.parametrize("schedule", [*SYSTEMS, *BEYOND], ids=lambda s: s.name)
 def test_small_counterparts(schedule):
-    """The same stages, shorter; what shares stages goes on sharing them; a net without small weights is refused."""
-    weights = {"resnet50": "net50.safetensors"}
-    small = small_world(schedule, weights=weights)
+    """The same stages, shorter; what shares stages goes on sharing them."""
+    small = small_world(schedule)
     for row, its in zip(schedule.stages, small.stages, strict=True):
         same = ("train", "upscale", "surgery", "bn", "lr_factors")
         assert all(getattr(row, name) == getattr(its, name) for name in same) and its.epochs <= row.epochs
-    assert {row.epochs for row in small_world(schedule, 1e-6, weights=weights).stages} == {1}
+    assert {row.epochs for row in small_world(schedule, 1e-6).stages} == {1}
     assert shared_stages(small, small_world(PAPER)) == shared_stages(schedule, PAPER)
-    if schedule.arch == "resnet50":
-        assert small.weights == "net50.safetensors"
-        with pytest.raises(UsageError, match="ships no weights for resnet50"):
-            small_world(schedule)
+    assert small.weights == (None if schedule.weights is None else NETS[schedule.arch][0])
+
+
+def test_an_architecture_without_a_small_net_has_no_counterpart():
+    with pytest.raises(UsageError, match="has no pretrained resnet34, expected one of resnet18, resnet50"):
+        small_world(replace(PAPER, arch="resnet34"))

@@ -12,13 +12,13 @@ from fastres.model.compute import stage_flop, training_flop
 from fastres.model.network import Architecture
 from fastres.schedules import BEYOND, PAPER, SCHEDULES, SYSTEMS
 from fastres.small_world.classes import wnids
-from fastres.study import small, work
+from fastres.study import small
 from fastres.study.claims import CLAIMS, judge
 from fastres.study.crops import susceptible
-from fastres.study.jobs import Job, plan
+from fastres.study.jobs import plan
 from fastres.study.measures import spread_of
 from fastres.study.record import readme_table, record
-from fastres.study.report import Result, kind_of, label_of, summary_lines
+from fastres.study.report import Result, kind_of, label_of, notes_on_nets, summary_lines
 from fastres.study.runs import by_system, read_runs
 from fastres.study.tables import table_1, table_2
 from tests.study_runs import made_run
@@ -43,14 +43,15 @@ def test_plan_trains_shared_stages_once(seeds):
     schedules = [SCHEDULES[name] for name in ("naive-fc", "initialized-fc", "paper", "conv1-naive", "conv1-blank")]
     flop = {schedule.name: [1] * len(schedule.stages) for schedule in schedules}
     jobs = plan(schedules, seeds, Path("x"), flop, images=10)
-    assert len(jobs) == 5 * seeds and jobs[0].schedule.name == "paper" and jobs[0].shared == 0
+    assert len(jobs) == 5 * seeds
     for job in jobs:
-        if job.schedule.name in ("initialized-fc", "conv1-naive", "conv1-blank"):
+        if job.system in ("paper", "conv1-naive", "conv1-blank"):
             assert job.shared == 2 and job.parent.seed == job.seed and jobs.index(job.parent) < jobs.index(job)
-        if job.schedule.name in ("paper", "naive-fc"):
+            assert job.parent.system == "initialized-fc"
+        if job.system in ("initialized-fc", "naive-fc"):
             assert job.shared == 0 and job.parent is None
         own = job.schedule.stages[job.shared :]
-        assert job.cost == 10 * sum(stage.epochs for stage in own)
+        assert job.cost == 10 * sum(stage.epochs for stage in own) and job.brief == 10 * len(own)
     with pytest.raises(UsageError, match="twice"):
         plan([PAPER, PAPER], 1, Path("x"), {"paper": [1] * 4}, 1)
 
@@ -124,12 +125,20 @@ def test_spread_over_seeds():
     assert str(spread_of([1.0, 3.0, None])) == "2.00 ± 1.41"
 
 
-@pytest.mark.parametrize("change,sentence", [({"seed": 0}, "both have seed 0"), ({"content_digest": "e"}, "other data"),
-                                             ({"schedule": SCHEDULES["naive-fc"].to_dict()}, "other settings")])
+@pytest.mark.parametrize(
+    "change,sentence",
+    [
+        ({"seed": 0}, "both have seed 0"),
+        ({"content_digest": "e"}, "other data"),
+        ({"schedule": SCHEDULES["naive-fc"].to_dict()}, "other settings"),
+    ],
+)
 def test_runs_of_a_system_are_seeds_of_one_configuration(tmp_path, change, sentence):
     """One run given twice would have a deviation of nothing over two seeds."""
     one, other = read_runs([made_run(tmp_path / str(seed), "paper", {}, seed=seed) for seed in (0, 1)])
     assert by_system([other, one]) == {"paper": [one, other]}
+    net = replace(other, schedule={**other.schedule, "weights": "another net"})
+    assert by_system([one, net]) == {"paper": [one, net]}, "a seed may start from a net of its own"
     with pytest.raises(UsageError, match=sentence):
         by_system([one, replace(other, **change)])
 
@@ -173,73 +182,21 @@ def test_data_are_told_apart_and_labelled(tmp_path):
         assert ("20 classes of 32 pixels" in label) == (kind == "small-world")
 
 
-def test_the_50_layer_net_is_made_once(tmp_path, monkeypatch):
-    calls = []
-
-    def pack(out, part):
-        out.mkdir(parents=True)
-        return out
-
-    def launch(arguments, output, tick):
-        run = Path(arguments[arguments.index("--run-dir") + 1])
-        calls.append(arguments)
-        run.mkdir()
-        (run / "final.safetensors").write_bytes(b"weights")
-        return 0
-
-    monkeypatch.setattr(small, "pack", pack)
-    first = small.net_50(tmp_path, 1.0, ["--device", "cpu"], launch)
-    assert small.net_50(tmp_path, 1.0, ["--device", "cpu"], launch) == first and len(calls) == 1
-    assert not list(tmp_path.glob("*/source")), "the large source images go"
-    assert small.net_50(tmp_path, 0.25, [], launch) != first, "another scale is another net"
-    with pytest.raises(Exception, match="cannot") as fault:
-        small.net_50(tmp_path, 2.0, [], lambda a, output, t: output.write_text("error: cannot\n") and 4)
-    assert fault.value.exit_code == 4
-
-
-def test_every_system_has_a_counterpart_with_a_50_layer_net():
-    found = small.counterparts([*SYSTEMS, *BEYOND], 0.5, {"resnet50": "net.safetensors"})
+def test_every_system_has_a_counterpart():
+    found = small.counterparts([*SYSTEMS, *BEYOND], 0.5)
     assert [s.name for s in found] == [f"{s.name}-small" for s in (*SYSTEMS, *BEYOND)]
-    assert small.needs_50(list(SYSTEMS)) and not small.needs_50([PAPER])
 
 
-def test_time_left_follows_the_arithmetic(monkeypatch, tmp_path, capsys):
-    """Two runs of cost 3 and 1: after the first, which took 30 s, 10 s are left."""
-    from fastres.study import progress
+def test_it_is_said_where_seeds_start_from_several_nets(tmp_path):
+    def started(name, *nets):
+        runs = read_runs([made_run(tmp_path / f"{name}{seed}", name, {}, seed=seed) for seed in range(len(nets))])
+        return [replace(run, schedule={**run.schedule, "weights": net}) for run, net in zip(runs, nets, strict=True)]
 
-    now = [0.0]
-    monkeypatch.setattr(progress.time, "perf_counter", lambda: now[0])
-    long, short = (Job(PAPER, seed, tmp_path, None, 0, cost) for seed, cost in ((0, 3.0), (1, 1.0)))
-    with progress.Overall([long, short], 2) as overall:
-        overall.begin(long)
-        now[0] = 15.0
-        overall.at([5, 10, 1, 0])  # half of its 32 epochs
-        assert overall.time_left(0.5 * 3 / 4) == "about 25 s left"
-        now[0] = 30.0
-        overall.end(work.Outcome(long, 0))
-        overall.begin(short)
-        now[0] = 300.0
-        overall.end(work.Outcome(short, 5, "the training loss is nan"))
-    said = capsys.readouterr().err
-    assert "2 of 4 runs are done already" in said
-    assert "[3/4] paper, seed 0: done (30 s); about 10 s left" in said
-    assert "[4/4] paper, seed 1: the training loss is nan (270 s); about 0 s left" in said
-
-
-def test_launcher_reports_a_killed_child_as_the_machines_fault(tmp_path, monkeypatch):
-    monkeypatch.setattr(work.sys, "executable", str(tmp_path / "python"))
-    (tmp_path / "python").write_text("#!/bin/sh\necho started\nkill -9 $$\n")
-    (tmp_path / "python").chmod(0o755)
-    assert work.subprocess_launch(["--help"], tmp_path / "said.txt", lambda: None) == 4
-    assert (tmp_path / "said.txt").read_text() == "started\n"
-
-
-def test_a_stop_counts_even_where_the_run_ends_well(tmp_path, monkeypatch):
-    """The child gets the signal and ends with 0 all the same: the study must not start the next run."""
-    monkeypatch.setattr(work.sys, "executable", str(tmp_path / "python"))
-    (tmp_path / "python").write_text("#!/bin/sh\ntrap 'exit 0' TERM\nkill -TERM $PPID\nwhile :; do sleep 0.1; done\n")
-    (tmp_path / "python").chmod(0o755)
-    assert work.subprocess_launch(["--help"], tmp_path / "said.txt", lambda: None) == 75
+    systems = {"paper": started("paper", "x/a.pth", "b.pth", "x/a.pth"), "naive-fc": started("naive-fc", "b", "b"),
+               "from-scratch": started("from-scratch", None, None)}  # fmt: skip
+    (note,) = notes_on_nets(systems)
+    assert note.startswith("the pretrained net of paper is not the same")
+    assert "(seeds 0, 2: a.pth; seed 1: b.pth)" in note
 
 
 def test_readme_study_table_is_the_record():

@@ -60,8 +60,9 @@ def write_tree(
     newline: str = "\n",
     wnids_order: str = "shuffled",
     oddities: bool = True,
+    most_val: int | None = None,
 ) -> dict[str, str | None]:
-    """Write the tree; train and val are images per class, test in all. Returns path -> class id.
+    """Write the tree; train and val are images per class, test and most_val in all. Returns path -> class id.
 
     val_layout: where val_k.JPEG of class W lies, with annotations only in the first: "flat" val/images/,
     "sorted" val/W/images/, "bare" val/W/, "inner" val/images/W/.
@@ -73,7 +74,7 @@ def write_tree(
     truth: dict[str, str | None] = {}
     for w in ids:
         truth |= {f"train/{w}/images/{w}_{i}.JPEG": w for i in range(train)}
-    owners = rng.permutation(np.repeat(np.arange(classes), val))
+    owners = rng.permutation(np.repeat(np.arange(classes), val))[:most_val]
     folder = {"flat": "val/images", "sorted": "val/{}/images", "bare": "val/{}", "inner": "val/images/{}"}[val_layout]
     truth |= {f"{folder.format(ids[k])}/val_{i}.JPEG": ids[k] for i, k in enumerate(owners)}
     truth |= {f"test/images/test_{i}.JPEG": None for i in range(test)}

@@ -1,5 +1,7 @@
-"""Beyond the paper: what its section 6 asks for, and what it leaves open. All of them are 32 epochs, as `paper` is (on
-the small world, which rounds each stage up, `gradual` has 21 to `paper`'s 20).
+"""Beyond the paper: what its section 6 asks for, and what it leaves open. All of them are 32 epochs, as `paper` is.
+
+The small world rounds each stage up, so that `gradual`, with more and shorter stages, has 21 epochs there to the 20 of
+`paper`, at the study's scale 16 to 14. Some of them are cheaper; the tables have the arithmetic of each.
 
 None has a figure in the paper, and none has been run on the real data. Each changes one thing about `paper`, and shares
 with it every stage before that (`train --start-from`); `modern` changes the recipe and nothing of the stages.

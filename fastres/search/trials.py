@@ -10,7 +10,7 @@ import fcntl
 import io
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -40,7 +40,9 @@ class Search:
 
     schedule  what every trial trains, already cut to the epochs it is judged after
     options   passed on to train: --data, --seed, --device, --precision
-    sampler   random (the paper's), tpe, or grid
+    sampler   random (the paper's) or tpe
+    listed    settings to try before any drawn ones, in this order
+    apply     makes the schedule of a trial from `schedule` and the drawn settings
     """
 
     schedule: Schedule
@@ -50,6 +52,8 @@ class Search:
     config: dict  # what must be the same for trials to be comparable
     sampler: str = "random"
     seed: int = 0
+    listed: tuple[dict, ...] = ()
+    apply: Callable[[Schedule, dict], Schedule] = apply
 
     def open(self):
         """The Optuna study on disk; UsageError where the folder holds another search."""
@@ -63,6 +67,8 @@ class Search:
             config = json.loads(json.dumps(self.config))
             stored = study.user_attrs.get("config")
             if stored is None:
+                for settings in self.listed:  # before the mark that says they are there
+                    study.enqueue_trial(settings, skip_if_exists=True)
                 study.set_user_attr("config", config)
             elif different := differences(stored, config):
                 raise UsageError(
@@ -97,7 +103,7 @@ class Search:
         settings = {name: kind.suggest(trial, name) for name, kind in self.space.items()}
         trial.set_user_attr("settings", settings)
         note = f"Trial {folder.name} of a search over {self.schedule.name}."
-        file = write_schedule(folder / "schedule.py", apply(self.schedule, settings), note)
+        file = write_schedule(folder / "schedule.py", self.apply(self.schedule, settings), note)
         say(f"trial {trial.number}: {', '.join(f'{k} {_short(v)}' for k, v in settings.items())}")
         summary = self._train(trial, file, folder / "run")
         error = summary["stages"][-1]["val_top1_err"]
@@ -111,7 +117,9 @@ class Search:
         """Train in this process. TrialFailed where the settings are to blame; any other fault ends the search."""
         try:
             with contextlib.redirect_stdout(io.StringIO()):  # its table is not this command's answer
-                train.main(["--schedule", str(file), "--run-dir", str(run), "--wandb", "off", *self.options])
+                train.main(
+                    ["--schedule", str(file), "--run-dir", str(run), "--wandb", "off", "--no-evaluation", *self.options]
+                )
         except Preempted:
             _queue_again(trial.study, trial)
             raise
@@ -131,9 +139,6 @@ class Search:
     def _sampler(self, number: int):
         """Each trial draws from its own stream, so a search is the same in one process, in several and resumed."""
         samplers, seed = library().samplers, int(np.random.SeedSequence([self.seed, number]).generate_state(1)[0])
-        if self.sampler == "grid":  # every combination of a space of choices, once
-            grid = {name: list(kind.values) for name, kind in self.space.items()}
-            return samplers.GridSampler(grid, seed=self.seed)
         if self.sampler == "tpe":
             return samplers.TPESampler(seed=seed, constant_liar=True)
         return samplers.RandomSampler(seed=seed)
@@ -174,8 +179,9 @@ def _origin(trial) -> int:
 
 def _queue_again(study, trial) -> None:
     """The same settings once more, before any new ones."""
-    if trial.params:  # killed before it had drawn any: nothing is lost
-        study.enqueue_trial(trial.params, user_attrs={"again_of": _origin(trial)})
+    settings = trial.params or trial.system_attrs.get("fixed_params")  # those of a listed one, which had not begun
+    if settings:  # killed before it had drawn any: nothing is lost
+        study.enqueue_trial(settings, user_attrs={"again_of": _origin(trial)})
 
 
 def _in_state(study, name: str) -> list:

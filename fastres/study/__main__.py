@@ -36,12 +36,14 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--small-world", action="store_true", help="on the procedural stand-in, which is packed for it")
     p.add_argument("--seeds", type=int, default=1, metavar="N", help="seeds 0 to N-1 (default 1)")
     p.add_argument("--schedules", metavar="A,B", help="names or files (default: every system)")
-    p.add_argument("--scale", type=float, default=1.0, metavar="F", help="small world: epochs of every stage times F")
-    p.add_argument("--tune", action="store_true", help="search each system's learning rate first: five short runs")
+    p.add_argument("--scale", type=float, metavar="F", help="small world: the demo's epochs times F (default 0.67)")
+    p.add_argument("--tune", action="store_true", help="search each system's learning rate first: three short runs")
+    p.add_argument("--jobs", type=int, metavar="N",
+                   help="runs at a time (default: one a core, up to 4, on a CPU; 1 on a GPU)")  # fmt: skip
     p.add_argument("--out", type=Path, metavar="DIR", help="default runs/live/study or runs/live/study-small-world")
     p.add_argument("--data", type=Path, metavar="DIR", help="packed folder (default packed, or <out>/world)")
-    p.add_argument("--weights", action="append", default=[], metavar="ARCH=FILE", help="pretrained nets")
-    p.add_argument("--cache", type=Path, metavar="DIR", help="where the small world's 50-layer net stays (<out>/nets)")
+    p.add_argument("--weights", action="append", default=[], metavar="ARCH=FILE",
+                   help="pretrained nets; several of one architecture are dealt to the seeds in turn")  # fmt: skip
     p.add_argument("--engine", choices=tuple(ENGINES), default="resident")
     p.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     p.add_argument("--precision", choices=CHOICES, default="auto")
@@ -60,8 +62,10 @@ def main(argv: list[str] | None = None) -> int:
         raise UsageError("--figures and --check: one of them at a time")
     if args.seeds < 1:
         raise UsageError(f"--seeds {args.seeds}: expected 1 or more")
-    if args.scale <= 0 or (args.scale != 1.0 and not args.small_world):
+    if args.scale is not None and (args.scale <= 0 or not args.small_world):
         raise UsageError(f"--scale {args.scale:g}: expected more than 0, and with --small-world alone")
+    if args.jobs is not None and args.jobs < 1:
+        raise UsageError(f"--jobs {args.jobs}: expected 1 or more")
     args.out = args.out or Path("runs/live") / ("study-small-world" if args.small_world else "study")
     command = shlex.join(["python", "-m", "fastres.study", *(sys.argv[1:] if argv is None else argv)])
     if args.check:

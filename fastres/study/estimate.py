@@ -5,41 +5,79 @@ import io
 import json
 from dataclasses import replace
 
+import torch
+
 from fastres import train
-from fastres.model.compute import unit_for
-from fastres.schedule_file import write_schedule
+from fastres.data.manifest import Manifest
+from fastres.model.compute import stage_flop, unit_for
 from fastres.schedule_types import Schedule
 from fastres.study.jobs import Job
 from fastres.study.tables import Table
-from fastres.study.work import schedule_file
+from fastres.study.task import schedule_file
+from fastres.study.tune import FACTORS
+from fastres.views import TWELVE_VIEWS
 
-START_S = 10.0  # of every run beside training: imports, data, validation, twelve crops, pictures
+START_S = 8.0  # of every run beside training and validation: imports, data, pictures
 
 
-def estimate(jobs: list[Job], options: list[str], trials: int = 0, notes: tuple[str, ...] = ()) -> dict:
+def estimate(
+    jobs: list[Job], options: list[str], manifest: Manifest, at_a_time: int = 1, threads: int | None = None, *,
+    searches: bool = False,
+) -> dict:  # fmt: skip
     """Seconds of every job's own stages, from train's dry run of its schedule; each schedule is timed once.
 
-    trials  short runs that find a system's rate first: one epoch of every stage
-    notes   what is not counted
+    at_a_time, threads  runs side by side, and what each may use of a CPU: it is timed with as much
+    searches            whether each system's rate is searched first: one epoch of every stage of its own a trial
     """
-    seconds = {job.schedule.name: _stage_seconds(job, options) for job in jobs if job.seed == 0}
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads or before)
+    try:
+        timed = {job.system: _Seconds(job, options, manifest) for job in jobs if job.seed == 0}
+    finally:
+        torch.set_num_threads(before)
     rows = [
-        {"system": job.schedule.name, "seed": job.seed, "shared_stages": job.shared,
-         "shared_with": job.parent.schedule.name if job.parent else None,
+        {"system": job.system, "seed": job.seed, "shared_stages": job.shared,
+         "shared_with": job.parent.system if job.parent else None,
          "epochs": sum(stage.epochs for stage in job.schedule.stages[job.shared :]), "operations": job.cost,
-         "seconds": sum(seconds[job.schedule.name][job.shared :]) + START_S}
+         "seconds": timed[job.system].of_run()}
         for job in jobs
     ]  # fmt: skip
-    searching = sum(
-        trials * (START_S + sum(s / stage.epochs for s, stage in zip(seconds[job.schedule.name], job.schedule.stages)))
-        for job in jobs if job.seed == 0
-    )  # fmt: skip
-    total = searching + sum(row["seconds"] for row in rows)
-    return {"jobs": rows, "search_seconds": searching, "seconds": total, "not_counted": list(notes)}
+    searching = sum(len(FACTORS) * seconds.of_trial() for seconds in timed.values()) / at_a_time if searches else 0.0
+    total = searching + sum(row["seconds"] for row in rows) / at_a_time
+    return {"jobs": rows, "at_a_time": at_a_time, "search_seconds": searching, "seconds": total}
+
+
+class _Seconds:
+    """What a job's own stages take, an epoch each."""
+
+    def __init__(self, job: Job, options: list[str], manifest: Manifest) -> None:
+        stages, plain = job.schedule.stages, job.schedule.to_dict()
+        classes, side = manifest.num_classes, manifest.side
+        head = {**plain, "stages": [{**stage, "train": ["fc.*"]} for stage in plain["stages"]]}
+        forward = zip(stage_flop(head, classes, side), stage_flop(plain, classes, side), strict=True)
+        self._own = slice(job.shared, None)
+        self._epochs = [stage.epochs for stage in stages]
+        timed = zip(_stage_seconds(job, options), self._epochs, strict=True)
+        self._epoch_s = [seconds / epochs for seconds, epochs in timed]
+        # what trains an image goes forward on it, and validation does nothing else
+        share = [only / both * manifest.count("val") / manifest.count("train") for only, both in forward]
+        self._val_s = [seconds * part for seconds, part in zip(self._epoch_s, share, strict=True)]
+
+    def of_run(self) -> float:
+        """All epochs, validation after each, twelve crops at the end."""
+        return START_S + self._sum(self._epochs) + len(TWELVE_VIEWS) * self._val_s[-1]
+
+    def of_trial(self) -> float:
+        """One epoch of each."""
+        return START_S + self._sum([1] * len(self._epochs))
+
+    def _sum(self, epochs: list[int]) -> float:
+        rows = list(zip(epochs, self._epoch_s, self._val_s, strict=True))
+        return sum(count * (train_s + val_s) for count, train_s, val_s in rows[self._own])
 
 
 def _stage_seconds(job: Job, options: list[str]) -> list[float]:
-    file = write_schedule(schedule_file(job).with_suffix(".timed.py"), from_nothing(job.schedule), "For a dry run.")
+    file = schedule_file(job, from_nothing(job.schedule), "For a dry run.", ".timed.py")
     answer = io.StringIO()
     with contextlib.redirect_stdout(answer):
         train.main(["--schedule", str(file), *options, "--dry-run", "--json"])
@@ -48,7 +86,7 @@ def _stage_seconds(job: Job, options: list[str]) -> list[float]:
 
 
 def from_nothing(schedule: Schedule) -> Schedule:
-    """The same schedule without its weights, which may not be there yet and cost nothing to train with."""
+    """The same schedule without its weights, which cost nothing to train with and may not be here."""
     return replace(schedule, weights=None)
 
 
@@ -62,6 +100,5 @@ def as_text(result: dict) -> str:
     ]  # fmt: skip
     table = Table("What would be trained", ("system", "seed", "shared stages", "own epochs", unit, "about s"), rows)
     searching = f", {result['search_seconds'] / 60:.0f} of them to find the rates" if result["search_seconds"] else ""
-    lines = [table.text(), f"about {result['seconds'] / 60:.0f} min in all{searching}",
-             *(f"not counted: {note}" for note in result["not_counted"])]  # fmt: skip
-    return "\n".join(lines)
+    side_by_side = f", {result['at_a_time']} at a time and all of them busy" if result["at_a_time"] > 1 else ""
+    return f"{table.text()}\nabout {result['seconds'] / 60:.0f} min in all{side_by_side}{searching}"

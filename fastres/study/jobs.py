@@ -1,6 +1,7 @@
 """What a study has to train: one job a system and seed, each starting where another one's shared stages end."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fastres.errors import UsageError
@@ -15,6 +16,7 @@ class Job:
     folder  its run folder
     parent  the job whose first `shared` stages are this one's too, trained once; None where all are its own
     cost    operations of its own stages over all epochs, to weigh progress with
+    brief   of one epoch of each of them: what a trial of a search for its rate costs
     """
 
     schedule: Schedule
@@ -23,17 +25,26 @@ class Job:
     parent: "Job | None"
     shared: int
     cost: float
+    brief: float = 0.0
+
+    @property
+    def system(self) -> str:
+        return self.schedule.name
 
     @property
     def name(self) -> str:
-        return f"{self.schedule.name}, seed {self.seed}"
+        return f"{self.system}, seed {self.seed}"
 
 
-def plan(schedules: list[Schedule], seeds: int, runs: Path, flop: dict[str, list[int]], images: int) -> list[Job]:
-    """Jobs in the order to do them: seed by seed, a system after the one it shares most stages with.
+def plan(
+    schedules: list[Schedule], seeds: int, runs: Path, flop: dict[str, list[int]], images: int,
+    nets: Mapping[str, Sequence[str]] | None = None,
+) -> list[Job]:  # fmt: skip
+    """Jobs in the order to do them: seed by seed, a system after those that it shares stages with.
 
-    `flop`: operations per image of every stage by system; `images`: of an epoch. The longest chains come first, so
-    that whatever shares with them finds them trained. UsageError where two schedules have one name.
+    `flop`: operations per image of every stage by system; `images`: of an epoch; `nets`: pretrained weights by
+    architecture, dealt to the seeds in turn. The shortest chains come first, so that every stage that is shared belongs
+    to the plainest system that has it. UsageError where two schedules have one name.
     """
     names = [schedule.name for schedule in schedules]
     for name in names:
@@ -42,12 +53,22 @@ def plan(schedules: list[Schedule], seeds: int, runs: Path, flop: dict[str, list
     jobs = []
     for seed in range(seeds):
         mine: list[Job] = []
-        for schedule in sorted(schedules, key=lambda s: -len(s.stages)):
+        for schedule in sorted((dealt(s, seed, nets or {}) for s in schedules), key=lambda s: len(s.stages)):
             parent = max(mine, key=lambda job: shared_stages(job.schedule, schedule), default=None)
             shared = shared_stages(parent.schedule, schedule) if parent else 0
-            own = zip(schedule.stages[shared:], flop[schedule.name][shared:], strict=True)
-            cost = sum(stage.epochs * operations for stage, operations in own) * images
-            folder = runs / f"{schedule.name}-s{seed}"
-            mine.append(Job(schedule, seed, folder, parent if shared else None, shared, float(cost)))
+            own = list(zip(schedule.stages[shared:], flop[schedule.name][shared:], strict=True))
+            mine.append(Job(
+                schedule, seed, runs / f"{schedule.name}-s{seed}", parent if shared else None, shared,
+                cost=float(sum(stage.epochs * operations for stage, operations in own) * images),
+                brief=float(sum(operations for _, operations in own) * images),
+            ))  # fmt: skip
         jobs += mine
     return jobs
+
+
+def dealt(schedule: Schedule, seed: int, nets: Mapping[str, Sequence[str]]) -> Schedule:
+    """`schedule` with the pretrained net that this seed starts from."""
+    if schedule.weights is None or not nets.get(schedule.arch):
+        return schedule
+    mine = nets[schedule.arch]
+    return replace(schedule, weights=mine[seed % len(mine)])

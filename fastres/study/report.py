@@ -79,8 +79,24 @@ def gather(runs: list[Trained], out: Path, answer: Callable[[dict], Answers | No
     verdicts = judge(systems, (answers.system, answers.wrong) if answers else None)
     return Result(
         label=label_of(kind, runs), kind=kind, systems=systems, tables=found, verdicts=verdicts,
-        pictures={k: p for k, p in pictures.items() if p is not None}, notes=notes,
+        pictures={k: p for k, p in pictures.items() if p is not None}, notes=[*notes, *notes_on_nets(systems)],
     )  # fmt: skip
+
+
+def notes_on_nets(systems: dict[str, list[Trained]]) -> list[str]:
+    """Which pretrained net each seed starts from, where that is not the same for all of a system."""
+    dealt: dict[tuple, list[str]] = {}
+    for name, runs in systems.items():
+        nets = tuple((run.seed, Path(run.schedule["weights"]).name) for run in runs if run.schedule["weights"])
+        dealt.setdefault(nets, []).append(name)
+    several = [nets for nets in dealt if len({net for _, net in nets}) > 1]
+    notes = []
+    for nets in several:
+        seeds = {net: [str(seed) for seed, other in nets if other == net] for _, net in nets}
+        said = "; ".join(f"seed{'s' * (len(its) > 1)} {', '.join(its)}: {net}" for net, its in seeds.items())
+        notes.append(f"the pretrained net of {', '.join(dealt[nets])} is not the same for all seeds ({said}), so their "
+                     "deviation has the pretraining's chance in it")  # fmt: skip
+    return notes
 
 
 def kind_of(runs: list[Trained]) -> str:

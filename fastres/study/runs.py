@@ -55,7 +55,7 @@ class Trained:
 
     def errors(self, how: str = "expsum") -> dict | None:
         """Final errors in % by crop method, None where the run has none."""
-        return self.summary["errors"][how] if self.status == "done" else None
+        return self.summary.get("errors", {}).get(how) if self.status == "done" else None
 
     def spent(self) -> list[float]:
         """Operations up to the end of every epoch."""
@@ -121,6 +121,8 @@ def stage_end(folder: Path, index: int) -> Path:
 def by_system(runs: list[Trained]) -> dict[str, list[Trained]]:
     """Runs by system, systems in the order of fastres/schedules, others behind them; each sorted by seed.
 
+    Seeds may start from pretrained nets of their own: then what one seed differs by from another is the net's too.
+
     UsageError where two runs of a system are not two seeds of one schedule on one data set: their mean and deviation
     would say nothing.
     """
@@ -135,7 +137,8 @@ def by_system(runs: list[Trained]) -> dict[str, list[Trained]]:
 
 def _check_seeds(name: str, one: Trained, other: Trained) -> None:
     stages = len(one.schedule["stages"])
-    same = len(other.schedule["stages"]) == stages == shared_stages(one.schedule, other.schedule)
+    plain = [{**run.schedule, "weights": run.schedule["weights"] is not None} for run in (one, other)]
+    same = len(other.schedule["stages"]) == stages == shared_stages(*plain)
     if one.seed == other.seed:
         what = f"both have seed {one.seed}"
     elif not same:

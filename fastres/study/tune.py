@@ -1,36 +1,151 @@
-"""The learning rate of each system by the same search, so that no system is judged at another one's rate."""
+"""The learning rate of each system by the same search, so that no system is judged at another one's rate.
 
+    python -m fastres.study.tune --schedule FILE --shared N --out DIR [train's options]    # as the study calls it
+
+Only the stages that are a system's own are searched, at one factor for all of them: those that it shares with a plainer
+system have that one's rates and are trained once, so a trial starts from there. A trial has one epoch of each; three
+epochs from the start would tell staged systems nothing but how to train a head.
+"""
+
+import argparse
 import json
+import sys
+import time
 from dataclasses import asdict, replace
 from pathlib import Path
 
+from fastres import train
 from fastres.data.manifest import load_manifest
+from fastres.engine.precision import choose_device, choose_precision
+from fastres.errors import UsageError, run_command
+from fastres.files import write_atomic
+from fastres.schedule_loading import load_schedule
 from fastres.schedule_types import Schedule
 from fastres.search.results import best_of
-from fastres.search.space import Choice, Space, apply
-from fastres.search.trials import Search
-from fastres.track.console import say
+from fastres.search.space import Choice
+from fastres.search.trials import Search, ended_trials
+from fastres.study.jobs import Job
+from fastres.track.run_dir import differences, read_object
 
-FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0)  # times what the schedule says; powers of two, so that systems still share stages
+FACTORS = (1 / 3, 1.0, 3.0)  # times what the schedule says
+FACTOR = "rate factor"
+WAIT_S = 1.0
 
 
-def tuned(schedule: Schedule, folder: Path, options: list[str]) -> tuple[Schedule, str]:
-    """`schedule` at the best of five rates, and a sentence that says which and why.
+class Rates:
+    """What the searches of a study found, in a folder a system below `folder`; None: nothing is searched."""
 
-    Each is judged by the centre-crop error after one epoch of every stage: three epochs from the start would tell
-    staged systems nothing but how to train a head. Resumable: `folder` keeps the trials.
+    def __init__(self, folder: Path | None, where: dict | None = None) -> None:
+        """`where`: what else decides a search's result, as `circumstances` gives it."""
+        self._folder, self._where = folder, where or {}
+        self.failed: set[str] = set()  # systems that diverge at every rate
+
+    def folder(self, system: str) -> Path | None:
+        """Where a system's search lies; None where nothing is searched."""
+        return self._folder and self._folder / system
+
+    def schedule(self, job: Job) -> Schedule | None:
+        """What the job trains; None as long as a search that it waits for is not over. UsageError where the folder
+        holds a search of another configuration."""
+        if self._folder is None:
+            return job.schedule
+        given = self.before(job)
+        if given is None or job.system in self.failed:
+            return given
+        found = read_object(self.folder(job.system) / "best.json", "remove it, and it is searched again")
+        if found is None:
+            return None
+        ours = json.loads(json.dumps(_config(brief(given, job.shared), job.shared, self._where)))
+        theirs = found.get("config", {})
+        if job.seed:  # was searched with the first seed's net
+            theirs = {**theirs, "schedule": {**theirs.get("schedule", {}), "weights": given.weights}}
+        if different := differences(theirs, ours):
+            raise UsageError(
+                f"{self.folder(job.system)}: holds another search; choose another --out, or remove this folder to "
+                "search again:\n  " + "\n  ".join(different[:12])
+            )
+        return at_rate(given, job.shared, found["factor"])
+
+    def before(self, job: Job) -> Schedule | None:
+        """The job's schedule with the rates found for the stages it shares, and its own as they were."""
+        if job.parent is None:
+            return job.schedule
+        found = self.schedule(job.parent)
+        if found is None:
+            return None
+        return replace(job.schedule, stages=(*found.stages[: job.shared], *job.schedule.stages[job.shared :]))
+
+    def note(self, systems: list[str]) -> list[str]:
+        """One sentence on all rates; none where nothing was searched."""
+        found = {name: read_object(self.folder(name) / "best.json", "") for name in systems if self._folder}
+        chosen = {factor: [name for name, best in found.items() if best and best["factor"] == factor]
+                  for factor in FACTORS}  # fmt: skip
+        if not any(chosen.values()):
+            return []
+        said = "; ".join(f"times {factor:.2g} for {', '.join(names)}" for factor, names in chosen.items() if names)
+        tried = ", ".join(f"{factor:.2g}" for factor in FACTORS)
+        return [f"each system's own stages have the best rate of three, by the same search (one epoch of each stage at "
+                f"{tried} times the schedule's, centre-crop error, seed 0): {said}"]  # fmt: skip
+
+
+def at_rate(schedule: Schedule, shared: int, factor: float) -> Schedule:
+    """`schedule` with the rates of its stages after the first `shared` times `factor`."""
+    own = (replace(s, lr=(s.lr or schedule.optimizer.lr) * factor) for s in schedule.stages[shared:])
+    return replace(schedule, stages=(*schedule.stages[:shared], *own))
+
+
+def brief(schedule: Schedule, shared: int) -> Schedule:
+    """One epoch of every stage but the first `shared`."""
+    own = (replace(stage, epochs=1) for stage in schedule.stages[shared:])
+    return replace(schedule, stages=(*schedule.stages[:shared], *own))
+
+
+def circumstances(options: list[str]) -> dict:
+    """What decides a search's result beside its schedule, from train's options."""
+    args = train.parser().parse_args(["--schedule", "", *options])
+    precision = choose_precision(args.precision, choose_device(args.device))
+    return {"content_digest": load_manifest(args.data).content_digest, "engine": args.engine,
+            "device": precision.device.type, "precision": precision.name}  # fmt: skip
+
+
+def _config(short: Schedule, shared: int, where: dict) -> dict:
+    return {"schedule": short.to_dict(), "own stages from": shared, "factors": FACTORS, **where}
+
+
+def search(schedule: Schedule, shared: int, out: Path, options: list[str]) -> dict:
+    """Try every factor; the best one and the error it was judged by, also in out/best.json. Resumable.
+
+    `options`: train's, with --start-from where the shared stages are trained. Diverged where no rate trains.
     """
-    brief = replace(schedule, stages=tuple(replace(stage, epochs=1) for stage in schedule.stages))
-    space: Space = {"optimizer.lr": Choice(tuple(schedule.optimizer.lr * factor for factor in FACTORS))}
-    data = Path(options[options.index("--data") + 1])
-    config = {"schedule": brief.to_dict(), "content_digest": load_manifest(data).content_digest,
-              "space": {name: asdict(kind) for name, kind in space.items()}}  # fmt: skip
-    search = Search(brief, space, folder, tuple(options), json.loads(json.dumps(config)), "grid")
-    study = search.open()
-    search.run(study, len(FACTORS))
-    best = best_of(study, schedule, brief.epochs)["best"]
-    note = (f"{schedule.name}: learning rate {best['settings']['optimizer.lr']:g}, the best of {len(FACTORS)} from "
-            f"{schedule.optimizer.lr * FACTORS[0]:g} to {schedule.optimizer.lr * FACTORS[-1]:g}: "
-            f"{best['val_top1_err']:.1f} % after one epoch of every stage")  # fmt: skip
-    say(note)
-    return apply(schedule, best["settings"]), note
+    short = brief(schedule, shared)
+    config = _config(short, shared, circumstances(options))
+    space = {FACTOR: Choice(FACTORS)}
+    trials = Search(short, space, out, tuple(options), {**config, "space": {FACTOR: asdict(space[FACTOR])}},
+                    listed=tuple({FACTOR: factor} for factor in FACTORS),
+                    apply=lambda plain, settings: at_rate(plain, shared, settings[FACTOR]))  # fmt: skip
+    study = trials.open()
+    trials.run(study, len(FACTORS))
+    while len(ended_trials(study)) < len(FACTORS):  # another process has the last one; where it dies, we take it over
+        time.sleep(WAIT_S)
+        trials.run(study, len(FACTORS))
+    best = best_of(study, schedule, short.epochs)["best"]
+    found = {"factor": best["settings"][FACTOR], "val_top1_err": best["val_top1_err"], "config": config}
+    write_atomic(out / "best.json", (json.dumps(found, indent=1) + "\n").encode())
+    return found
+
+
+def main(argv: list[str] | None = None) -> int:
+    p = argparse.ArgumentParser(
+        prog="python -m fastres.study.tune", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    p.add_argument("--schedule", required=True, metavar="NAME|FILE.py")
+    p.add_argument("--shared", type=int, default=0, metavar="N", help="its first N stages stay as they are")
+    p.add_argument("--out", type=Path, required=True, metavar="DIR", help="trials, and best.json")
+    args, options = p.parse_known_args(argv)
+    found = search(load_schedule(args.schedule), args.shared, args.out, options)
+    print(f"rates times {found['factor']:.2g}: {found['val_top1_err']:.2f} % after one epoch of each stage")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main))

@@ -1,17 +1,14 @@
-"""Doing the jobs: each is `python -m fastres.train` in a process of its own, so one that fails takes nothing along.
+"""Doing the jobs, several at a time: each run is `python -m fastres.train` in a process of its own.
 
-The study only watches: it reads the run's log for progress, hands a stop on, and goes on with the next one where a run
-diverges or fails. What is done already, by the run's own summary, is not started.
+The study only watches: it reads the runs' logs for progress, hands a stop on, and goes on with the next one where a run
+diverges or fails. What is done already, by the run's own summary, is not started. A run starts as soon as the stages
+that it shares are there, also while the run that trains them goes on.
 """
 
-import ctypes
+import contextlib
 import json
-import signal
-import subprocess
-import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 
 from fastres import train
@@ -20,121 +17,158 @@ from fastres.data.manifest import load_manifest
 from fastres.engine.precision import choose_device, choose_precision
 from fastres.engine.signals import StopRequest
 from fastres.engine.world import World
-from fastres.errors import Diverged, MachineError, Preempted, UsageError
+from fastres.errors import Diverged, Preempted, UsageError
+from fastres.study import tune
 from fastres.study.jobs import Job
+from fastres.study.launch import Launched, Start
 from fastres.study.progress import Overall
-from fastres.track.log import read_log
+from fastres.study.task import Outcome, Task, command_of, is_past, last_words, output_of, schedule_file, start_from
+from fastres.study.tune import Rates
 from fastres.track.run_dir import differences, read_object
 
-POLL_S = 0.5
-SHOWN_LINES = 4  # of a failed run's output
-PR_SET_PDEATHSIG = 1  # prctl(2)
+POLL_S = 0.25
 REMEDY = "remove this run folder, and the same command trains it again"
 
-Launch = Callable[[list[str], Path, Callable[[], None]], int]
 
+class Work:
+    """All jobs of a study, and what came of those that are over."""
 
-@dataclass(frozen=True)
-class Outcome:
-    """How a job ended: train's exit code, and its sentence where that is not 0."""
+    def __init__(self, jobs: list[Job], options: list[str], rates: Rates) -> None:
+        """`options`: --data, --device and the like, the same for all. UsageError where a folder holds a run or a search
+        of another configuration, before anything is trained: all but what waits for a rate that is not known yet."""
+        self.jobs, self._options, self._rates = jobs, options, rates
+        self.outcomes: dict[Path, Outcome] = {}
+        self._no_rate: dict[str, Outcome] = {}  # by system: the searches that found none
+        for job in jobs:
+            state = self._state(job)
+            if state:
+                self.outcomes[job.folder] = Outcome(job, *state)
 
-    job: Job
-    code: int
-    error: str = ""
+    def tasks(self) -> list[Task]:
+        """What is to do, in order: every first seed's search before its run."""
+        found = []
+        for job in self.jobs:
+            folder = self._rates.folder(job.system)
+            if folder and job.seed == 0 and not (folder / "best.json").exists():
+                found.append(Task(job, folder))
+            if job.folder not in self.outcomes:
+                found.append(Task(job))
+        return found
 
+    def next(self, waiting: list[Task]) -> Task | None:
+        """The first task that has everything it starts from, or that has come to nothing already."""
+        return next((task for task in waiting if self._ready(task) or self._in_vain(task)), None)
 
-def command_of(job: Job, options: list[str]) -> list[str]:
-    """train's command line. `options`: --data, --device and the like, the same for all jobs."""
-    start = ["--start-from", str(job.parent.folder)] if job.parent and _has_stage(job.parent.folder, job.shared) else []
-    return [
-        "--schedule", str(schedule_file(job)), "--run-dir", str(job.folder), "--seed", str(job.seed), "--wandb", "off",
-        *options, *start,
-    ]  # fmt: skip
+    def begin(self, task: Task, start: Start, threads: int | None) -> Launched | None:
+        """Start it; None where it has come to nothing already, since a search that it needs found no rate."""
+        job, output = task.job, output_of(task)
+        if fault := self._in_vain(task):
+            self.outcomes.setdefault(job.folder, Outcome(job, fault.code, fault.error))
+            return None
+        if not task.search:
+            return start("fastres.train", command_of(job, self._rates.schedule(job), self._options), output, threads)
+        file = schedule_file(job, self._rates.before(job), f"{job.system}, before its rate is searched.", ".search.py")
+        arguments = ["--schedule", str(file), "--shared", str(job.shared), "--out", str(task.search)]
+        options = ["--seed", str(job.seed), *self._options, *start_from(job)]
+        return start(tune.__name__, [*arguments, *options], output, threads)
 
+    def end(self, task: Task, code: int) -> str:
+        """Note how it ended, which is not with a stop; what to say of it."""
+        error = "" if code == 0 else last_words(output_of(task), code)
+        outcome = Outcome(task.job, code, error)
+        if not task.search:
+            self.outcomes[task.job.folder] = outcome
+        elif code:
+            self._no_rate[task.job.system] = outcome
+            if code == Diverged.exit_code:
+                self._rates.failed.add(task.job.system)
+        return error
 
-def schedule_file(job: Job) -> Path:
-    """Where the job's schedule lies, beside all run folders."""
-    return job.folder.parent.parent / "schedules" / f"{job.schedule.name}.py"
+    def _ready(self, task: Task) -> bool:
+        job, parent = task.job, task.job.parent
+        known = self._rates.before(job) if task.search else self._rates.schedule(job)
+        return known is not None and (parent is None or parent.folder in self.outcomes or is_past(parent, job.shared))
 
+    def _in_vain(self, task: Task) -> Outcome | None:
+        """What became of a search that it needs: its own system's, or one for stages that it shares.
 
-def do_all(jobs: list[Job], options: list[str], launch: Launch) -> list[Outcome]:
-    """Train what is not trained yet. Preempted after a signal: the same command goes on.
-
-    UsageError, before anything is trained, where a folder holds a run of another configuration.
-    """
-    states = {job.folder: state_of(job, options) for job in jobs}
-    outcomes = [Outcome(job, *states[job.folder]) for job in jobs if states[job.folder]]
-    todo = [job for job in jobs if not states[job.folder]]
-    with Overall(todo, len(outcomes)) as overall:
-        for job in todo:
-            overall.begin(job)
-            output = job.folder.parent / f"{job.folder.name}.txt"
-            output.parent.mkdir(parents=True, exist_ok=True)
-            code = launch(command_of(job, options), output, lambda job=job: overall.at(_epochs_done(job)))
-            if code == Preempted.exit_code:
-                raise Preempted(f"stopped by a signal during {job.name}; the same command goes on there")
-            outcome = Outcome(job, code, "" if code == 0 else _last_words(output, code))
-            outcomes.append(outcome)
-            overall.end(outcome)
-    return outcomes
-
-
-def state_of(job: Job, options: list[str]) -> tuple[int, str] | None:
-    """Exit code and sentence of a job that was done before; None where it is still to do."""
-    args = train.parser().parse_args(command_of(job, options))
-    world = World(choose_device(args.device))
-    precision = choose_precision(args.precision, world.device)
-    ours = json.loads(json.dumps(configuration(args, job.schedule, load_manifest(args.data), precision, world)))
-    theirs = read_object(job.folder / "config.json", REMEDY)
-    if theirs is None:
+        Where a system diverges at every rate, those that share its stages go on at its schedule's rate.
+        """
+        if not task.search and task.job.system in self._no_rate:
+            return self._no_rate[task.job.system]
+        parent = task.job.parent
+        while parent is not None:
+            fault = self._no_rate.get(parent.system)
+            if fault and parent.system not in self._rates.failed:
+                return Outcome(task.job, fault.code, f"no rate was found for {parent.system}, whose stages it shares")
+            parent = parent.parent
         return None
-    if different := differences(theirs, ours):
-        raise UsageError(
-            f"{job.folder}: holds a run of another configuration; choose another --out, or remove this folder to train "
-            "it again:\n  " + "\n  ".join(different[:12])
-        )
-    summary = read_object(job.folder / "summary.json", REMEDY) or {}
-    if summary.get("status") == "diverged":  # the same run would diverge at the same step again
-        return Diverged.exit_code, summary["error"]
-    return (0, "") if summary.get("status") == "done" else None
+
+    def _state(self, job: Job) -> tuple[int, str] | None:
+        """Exit code and sentence of a job that was done before; None where it is still to do."""
+        schedule = self._rates.schedule(job)
+        theirs = read_object(job.folder / "config.json", REMEDY)
+        if theirs is None or schedule is None:
+            return None
+        args = train.parser().parse_args(command_of(job, schedule, self._options))
+        world = World(choose_device(args.device))
+        precision = choose_precision(args.precision, world.device)
+        ours = json.loads(json.dumps(configuration(args, schedule, load_manifest(args.data), precision, world)))
+        if different := differences(theirs, ours):
+            raise UsageError(
+                f"{job.folder}: holds a run of another configuration; choose another --out, or remove this folder to "
+                "train it again:\n  " + "\n  ".join(different[:12])
+            )
+        summary = read_object(job.folder / "summary.json", REMEDY) or {}
+        if summary.get("status") == "diverged":  # the same run would diverge at the same step again
+            return Diverged.exit_code, summary["error"]
+        return (0, "") if summary.get("status") == "done" else None
 
 
-def subprocess_launch(arguments: list[str], output: Path, tick: Callable[[], None]) -> int:
-    """train in a process of its own; its screen goes to the file `output`. Returns its exit code.
+def do_all(work: Work, start: Start, at_a_time: int = 1, threads: int | None = None) -> list[Outcome]:
+    """Train what is not trained yet; outcomes in the order of the jobs. Preempted after a signal, when all runs have
+    saved: the same command goes on."""
+    waiting, running, stopped = work.tasks(), {}, ""
+    with Overall(waiting, len(work.outcomes)) as overall, StopRequest() as stop, _none_left(running):
+        while running or (waiting and not stopped):
+            if stop.requested and not stopped:
+                stopped = ", ".join(task.name for task in running) or "the study"
+                for child in running.values():
+                    child.stop()
+            while not stopped and len(running) < at_a_time and (task := work.next(waiting)):
+                waiting.remove(task)
+                overall.begin(task)
+                child = work.begin(task, start, threads)
+                if child is None:
+                    overall.end(task, work.outcomes[task.job.folder].error)
+                else:
+                    running[task] = child
+            if waiting and not running and not stopped:
+                raise RuntimeError(f"nothing can start of {', '.join(task.name for task in waiting)}")
+            over = {task: code for task, child in running.items() if (code := child.poll()) is not None}
+            for task, code in over.items():
+                del running[task]
+                if code == Preempted.exit_code and not stopped:  # somebody stopped the run itself: all stop
+                    stopped = task.name
+                    for child in running.values():
+                        child.stop()
+                if code == 0 or not stopped:  # one that was stopped before it could say so has not failed
+                    overall.end(task, work.end(task, code))
+            if running and not over:
+                time.sleep(POLL_S)
+                overall.look()
+    if len(work.outcomes) < len(work.jobs):  # a signal that came when all was done stops nothing
+        raise Preempted(f"stopped by a signal during {stopped or 'the study'}; the same command goes on there")
+    return [work.outcomes[job.folder] for job in work.jobs]
 
-    The child is in its own session, so that Ctrl-C reaches it once, through us; if we die it is asked to stop.
-    """
-    command = [sys.executable, "-m", "fastres.train", *arguments]
-    libc = ctypes.CDLL(None)
-    with open(output, "wb") as file, StopRequest() as stop:
-        child = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True,
-            preexec_fn=lambda: libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM),
-        )  # fmt: skip
-        asked = False
-        while child.poll() is None:
-            if stop.requested and not asked:
-                child.send_signal(signal.SIGTERM)
-                asked = True
+
+@contextlib.contextmanager
+def _none_left(running: dict[Task, Launched]) -> Iterator[None]:
+    """Whatever happens inside: what runs is asked to leave, and waited for."""
+    try:
+        yield
+    finally:
+        for child in running.values():
+            child.stop()
+        while any(child.poll() is None for child in running.values()):
             time.sleep(POLL_S)
-            tick()
-    if stop.requested:  # also where the run came to its end before it saw the signal
-        return Preempted.exit_code
-    return MachineError.exit_code if child.returncode < 0 else child.returncode
-
-
-def _has_stage(folder: Path, shared: int) -> bool:
-    return (folder / "stages" / f"{shared - 1}.safetensors").exists()
-
-
-def _epochs_done(job: Job) -> list[int]:
-    """Epochs logged so far of every stage."""
-    records = [record for record in read_log(job.folder / "log.jsonl") if record["event"] == "epoch"]
-    return [sum(record["stage"] == index for record in records) for index in range(len(job.schedule.stages))]
-
-
-def _last_words(output: Path, code: int) -> str:
-    said = output.read_text(errors="replace") if output.exists() else ""
-    lines = [line for line in said.splitlines() if line.strip()]
-    errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
-    return errors[-1] if errors else " / ".join([f"exit code {code}", *lines[-SHOWN_LINES:]])
