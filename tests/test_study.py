@@ -230,6 +230,10 @@ def test_tune_chooses_the_rate_of_each_systems_own_stages(packed, launch, tmp_pa
         assert rates[trained[name][-1]["lr"]] == min(errors)
         factor = trained[name][-1]["lr"] / 0.005
         assert trained[name][first]["epochs"] == 2 and re.search(rf"times {factor:.2g} for [^;]*{name}", note)
+    runs = map(str, (out / "runs").iterdir())
+    redrawn = ["--figures", *runs, "--out", str(tmp_path / "redrawn"), "--data", str(packed)]
+    assert study_module.main(redrawn) == 0
+    assert json.loads((tmp_path / "redrawn" / "study.json").read_text())["notes"] == [note], "redrawn, it is said too"
     assert launch.names() == [f"{name}-s{seed}" for seed in (0, 1) for name in ("initialized-fc", "paper")]
     assert all(run["taken_over_stages"] == (run["system"] == "paper") for run in result_of(out)["runs"])
 

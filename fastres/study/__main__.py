@@ -24,6 +24,7 @@ from fastres.study.crops import answers
 from fastres.study.record import record
 from fastres.study.runs import read_runs
 from fastres.study.training import train_all
+from fastres.study.tune import rates_of
 
 STUDIES = ("paper",)
 
@@ -97,6 +98,8 @@ def print_study(args: argparse.Namespace, command: str) -> int:
             return 0
         folders, notes, code = done.folders, done.notes, done.code
     runs = read_runs(folders)
+    if args.figures:
+        notes += rates_of(runs)
 
     def answer(systems):
         try:

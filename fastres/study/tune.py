@@ -25,6 +25,7 @@ from fastres.search.results import best_of
 from fastres.search.space import Choice
 from fastres.search.trials import Search, ended_trials
 from fastres.study.jobs import Job
+from fastres.study.runs import Trained
 from fastres.track.run_dir import differences, read_object
 
 FACTORS = (1 / 3, 1.0, 3.0)  # times what the schedule says
@@ -86,6 +87,14 @@ class Rates:
         tried = ", ".join(f"{factor:.2g}" for factor in FACTORS)
         return [f"each system's own stages have the best rate of three, by the same search (one epoch of each stage at "
                 f"{tried} times the schedule's, centre-crop error, seed 0): {said}"]  # fmt: skip
+
+
+def rates_of(runs: list[Trained]) -> list[str]:
+    """What the study that trained these runs says of their rates, where it searched them."""
+    names: dict[Path, list[str]] = {}
+    for run in runs:
+        names.setdefault(run.folder.parent.parent / "tune", []).append(run.schedule["name"])
+    return [note for folder, systems in names.items() for note in Rates(folder).note(list(dict.fromkeys(systems)))]
 
 
 def at_rate(schedule: Schedule, shared: int, factor: float) -> Schedule:
