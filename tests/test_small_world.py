@@ -131,7 +131,7 @@ def test_draws_are_uniform_and_do_not_depend_on_company():
 def test_counts_are_those_of_the_demo_and_of_tiny_imagenet():
     assert [SOURCE.count(s) for s in ("train", "val")] == [16_000, 2_000]
     assert [TARGET.count(s) for s in ("train", "val", "test")] == [4_000, 1_000, 500]
-    assert [STUDY.count(s) for s in ("train", "val", "test")] == [4_000, 2_000, 0]
+    assert [STUDY.count(s) for s in ("train", "val", "test")] == [4_000, 1_200, 0]
     assert [TINY.count(s) for s in ("train", "val", "test")] == [100_000, 10_000, 10_000]
     for world in (SMALL, TARGET):
         for split in ("train", "val"):
