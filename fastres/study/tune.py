@@ -99,7 +99,8 @@ def rates_of(runs: list[Trained]) -> list[str]:
 
 def at_rate(schedule: Schedule, shared: int, factor: float) -> Schedule:
     """`schedule` with the rates of its stages after the first `shared` times `factor`."""
-    own = (replace(s, lr=(s.lr or schedule.optimizer.lr) * factor) for s in schedule.stages[shared:])
+    given = schedule.optimizer.lr
+    own = (replace(s, lr=(given if s.lr is None else s.lr) * factor) for s in schedule.stages[shared:])
     return replace(schedule, stages=(*schedule.stages[:shared], *own))
 
 
