@@ -63,6 +63,19 @@ def packed_for_engines(tmp_path_factory) -> Path:
     return folder / "packed"
 
 
+@pytest.fixture
+def launch(monkeypatch):
+    """The study's runs and searches go in this process, without the study's pictures; every command line of theirs."""
+    from fastres.study import launch, report
+    from tests.study_runs import InProcess
+
+    launched = InProcess()
+    monkeypatch.setattr(launch, "Child", launched)
+    for name in ("draw_curves", "draw_filters", "draw_answers"):
+        monkeypatch.setattr(report, name, lambda *_: None)
+    return launched
+
+
 # The paper's four stages, on the smallest net and images: crop 56 at upscale 4, 14 at 1.
 TINY = Schedule(
     name="tiny",

@@ -72,6 +72,11 @@ def study(packed, folder, *extra, schedules=(NAIVE, INITIALIZED, PAPER), code=0)
     assert run_command(lambda: study_module.main([*arguments, *map(str, extra)])) == code
 
 
+def result_of(out: Path) -> dict:
+    """What the study wrote for machines."""
+    return json.loads((out / "study.json").read_text())
+
+
 def made_run(folder: Path, name: str, errors: dict, *, seed=0, classes=200, side=64, count=10_000, curve=(50.0, 40.0),
              ids=None, status="done") -> Path:  # fmt: skip
     """A run folder with the figures given: {"METHOD top1": %}; the rest 12-crop's, or 30 and 10."""

@@ -128,6 +128,7 @@ def test_the_demo_is_the_small_worlds_paper():
 def test_small_counterparts(schedule):
     """The same stages, shorter; what shares stages goes on sharing them."""
     small = small_world(schedule)
+    assert small.name == f"{schedule.name}-small"
     for row, its in zip(schedule.stages, small.stages, strict=True):
         same = ("train", "upscale", "surgery", "bn", "lr_factors")
         assert all(getattr(row, name) == getattr(its, name) for name in same) and its.epochs <= row.epochs

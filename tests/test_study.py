@@ -13,14 +13,10 @@ from dataclasses import replace
 import pytest
 from PIL import Image
 
-from fastres import train
-from fastres.errors import Preempted, run_command
+from fastres.errors import run_command
 from fastres.study import __main__ as study_module
 from fastres.study import launch as launch_module
-from fastres.study import report
-from tests.study_runs import INITIALIZED, NAIVE, PAPER, InProcess, files, study
-
-CHAIN = (*NAIVE.stages, replace(PAPER.stages[2], epochs=2))
+from tests.study_runs import INITIALIZED, NAIVE, PAPER, InProcess, files, result_of, study
 
 
 @pytest.fixture(scope="module")
@@ -33,22 +29,8 @@ def studied(packed, tmp_path_factory):
     return folder / "out", launch
 
 
-@pytest.fixture
-def launch(monkeypatch):
-    """The same for one test, without the study's pictures."""
-    launched = InProcess()
-    monkeypatch.setattr(launch_module, "Child", launched)
-    for name in ("draw_curves", "draw_filters", "draw_answers"):
-        monkeypatch.setattr(report, name, lambda *_: None)
-    return launched
-
-
 def summaries(out, system):
     return [json.loads((out / "runs" / f"{system}-s{seed}" / "summary.json").read_text()) for seed in (0, 1)]
-
-
-def result_of(out):
-    return json.loads((out / "study.json").read_text())
 
 
 def test_shared_stages_are_trained_once(studied):
@@ -205,78 +187,6 @@ def test_bad_options_are_exit_2(options, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert run_command(lambda: study_module.main(options)) == 2
     assert capsys.readouterr().err.startswith("error: ")
-
-
-def test_tune_chooses_the_rate_of_each_systems_own_stages(packed, launch, tmp_path):
-    """Three rates, one epoch of every stage each; the system is then trained at the best, and the report says so. What
-    it shares is trained once, at the rate found for the system that it shares it with, and a trial starts from there.
-    """
-    pytest.importorskip("optuna")
-    out, schedules = tmp_path / "out", (replace(INITIALIZED, stages=NAIVE.stages), replace(PAPER, stages=CHAIN))
-    study(packed, tmp_path, "--tune", "--seeds", 2, schedules=schedules)
-    assert [call[call.index("--shared") + 1] for call in launch.searches] == ["0", "1"]
-    trained = {name: json.loads((out / "runs" / f"{name}-s1" / "config.json").read_text())["schedule"]["stages"]
-               for name in ("initialized-fc", "paper")}  # fmt: skip
-    (note,) = result_of(out)["notes"]
-    for name, first in (("initialized-fc", 0), ("paper", 1)):
-        runs = sorted((out / "tune" / name / "trials").glob("*/run"))
-        tried = [json.loads((run / "config.json").read_text())["schedule"]["stages"] for run in runs]
-        errors = [json.loads((run / "summary.json").read_text())["stages"][-1]["val_top1_err"] for run in runs]
-        assert len(runs) == 3 and all([s["epochs"] for s in stages[first:]] == [1] * (len(stages) - first)
-                                      for stages in tried)  # fmt: skip
-        assert all(stages[:first] == trained["initialized-fc"][:first] for stages in tried)
-        rates = {stages[-1]["lr"]: error for stages, error in zip(tried, errors, strict=True)}
-        assert sorted(rates) == pytest.approx([0.005 / 3, 0.005, 0.015])
-        assert rates[trained[name][-1]["lr"]] == min(errors)
-        factor = trained[name][-1]["lr"] / 0.005
-        assert trained[name][first]["epochs"] == 2 and re.search(rf"times {factor:.2g} for [^;]*{name}", note)
-    runs = map(str, (out / "runs").iterdir())
-    redrawn = ["--figures", *runs, "--out", str(tmp_path / "redrawn"), "--data", str(packed)]
-    assert study_module.main(redrawn) == 0
-    assert json.loads((tmp_path / "redrawn" / "study.json").read_text())["notes"] == [note], "redrawn, it is said too"
-    assert launch.names() == [f"{name}-s{seed}" for seed in (0, 1) for name in ("initialized-fc", "paper")]
-    assert all(run["taken_over_stages"] == (run["system"] == "paper") for run in result_of(out)["runs"])
-
-
-def test_a_system_that_no_rate_trains_is_said_and_is_not_tried_again_by_every_seed(packed, launch, tmp_path, capsys):
-    pytest.importorskip("optuna")
-    wild = replace(NAIVE, optimizer=replace(NAIVE.optimizer, lr=1e30))
-    study(packed, tmp_path, "--tune", "--seeds", 2, schedules=(wild, INITIALIZED))
-    assert launch.names() == ["initialized-fc-s0", "initialized-fc-s1"] and len(launch.searches) == 2
-    said = capsys.readouterr().out
-    assert "naive-fc, seed 0; naive-fc, seed 1: none of 3 trials" in said
-    study(packed, tmp_path / "alone", "--tune", schedules=(wild,), code=5)
-    assert "error: no run was trained: naive-fc, seed 0: none of 3 trials" in capsys.readouterr().err
-
-
-def test_a_search_of_another_configuration_is_refused(packed, launch, tmp_path, capsys):
-    pytest.importorskip("optuna")
-    study(packed, tmp_path, "--tune", schedules=(NAIVE,))
-    study(packed, tmp_path, "--tune", "--set", "optimizer.momentum=0.8", schedules=(NAIVE,), code=2)
-    assert "holds another search" in capsys.readouterr().err and len(launch.calls) == len(launch.searches) == 1
-
-
-@pytest.mark.parametrize("number", range(3))
-def test_a_search_that_is_stopped_goes_on_with_the_trial_it_was_in(packed, launch, tmp_path, monkeypatch, number):
-    """Each of its three trials in turn: all three rates are tried in the end, each once."""
-    pytest.importorskip("optuna")
-    original, stopped = train.main, []
-
-    def stopping(arguments):
-        if len(stopped) == number:
-            stopped.append("now")
-            raise Preempted("stopped by a signal")
-        if "--no-evaluation" in arguments:
-            stopped.append("trained")
-        return original(arguments)
-
-    monkeypatch.setattr(train, "main", stopping)
-    study(packed, tmp_path, "--tune", schedules=(NAIVE,), code=75)
-    assert launch.calls == [] and stopped == ["trained"] * number + ["now"]
-    study(packed, tmp_path, "--tune", schedules=(NAIVE,))
-    logs = (tmp_path / "out" / "tune" / "naive-fc" / "trials").glob("*/run/config.json")
-    rates = [json.loads(file.read_text())["schedule"]["stages"][0]["lr"] for file in logs]
-    assert sorted(rates) == pytest.approx([0.005 / 3, 0.005, 0.015]) and stopped.count("trained") == 3
 
 
 def test_set_weights_is_for_all_seeds(studied, packed, launch, tmp_path):

@@ -12,7 +12,6 @@ from fastres.model.compute import stage_flop, training_flop
 from fastres.model.network import Architecture
 from fastres.schedules import BEYOND, PAPER, SCHEDULES, SYSTEMS
 from fastres.small_world.classes import wnids
-from fastres.study import small
 from fastres.study.claims import CLAIMS, judge
 from fastres.study.crops import susceptible
 from fastres.study.jobs import plan
@@ -180,11 +179,6 @@ def test_data_are_told_apart_and_labelled(tmp_path):
         label = label_of(kind, runs)
         assert ("neither confirm nor refute" in label) == kind.endswith("world")
         assert ("20 classes of 32 pixels" in label) == (kind == "small-world")
-
-
-def test_every_system_has_a_counterpart():
-    found = small.counterparts([*SYSTEMS, *BEYOND], 0.5)
-    assert [s.name for s in found] == [f"{s.name}-small" for s in (*SYSTEMS, *BEYOND)]
 
 
 def test_it_is_said_where_seeds_start_from_several_nets(tmp_path):

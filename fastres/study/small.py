@@ -1,4 +1,4 @@
-"""The study's small world: its data packed, and every system's counterpart on it."""
+"""The study's small world: how long its schedules are, and its data packed."""
 
 import subprocess
 import sys
@@ -6,17 +6,10 @@ from pathlib import Path
 
 import fastres
 from fastres.errors import FastresError, MachineError
-from fastres.schedule_types import Schedule
-from fastres.schedules import small_world
 from fastres.track.console import say
 
 # Epochs of the demo's stages times this, so that two cores carry all systems in half an hour.
 SCALE = 2 / 3
-
-
-def counterparts(schedules: list[Schedule], scale: float) -> list[Schedule]:
-    """Every system on the small world."""
-    return [small_world(schedule, scale) for schedule in schedules]
 
 
 def pack(out: Path, part: str) -> Path:

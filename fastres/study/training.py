@@ -13,7 +13,7 @@ from fastres.errors import Diverged, UsageError
 from fastres.model.compute import stage_flop
 from fastres.schedule_loading import load_schedule, override
 from fastres.schedule_types import Schedule
-from fastres.schedules import BEYOND, SYSTEMS
+from fastres.schedules import BEYOND, SYSTEMS, small_world
 from fastres.schedules.small import NETS
 from fastres.study import launch, small
 from fastres.study.estimate import as_text, estimate
@@ -44,7 +44,8 @@ def train_all(args: argparse.Namespace) -> Done:
     data, nets = args.data or Path("packed"), _nets(args.weights)
     if args.small_world:
         data = args.data or small.pack(args.out / "world", "study")
-        systems = small.counterparts(systems, small.SCALE if args.scale is None else args.scale)
+        scale = small.SCALE if args.scale is None else args.scale
+        systems = [small_world(schedule, scale) for schedule in systems]
         nets = {**NETS, **nets}
     systems = [override(schedule, args.set) for schedule in systems]
     if any(name.partition("=")[0].strip() == "weights" for name in args.set):

@@ -25,10 +25,10 @@ from fastres.search.results import best_of
 from fastres.search.space import Choice
 from fastres.search.trials import Search, ended_trials
 from fastres.study.jobs import Job
-from fastres.study.runs import Trained
+from fastres.study.runs import SMALL, Trained
 from fastres.track.run_dir import differences, read_object
 
-FACTORS = (1 / 3, 1.0, 3.0)  # times what the schedule says
+FACTORS = (1 / 9, 1 / 3, 1.0, 3.0)  # times what the schedule says
 FACTOR = "rate factor"
 WAIT_S = 1.0
 
@@ -79,14 +79,16 @@ class Rates:
     def note(self, systems: list[str]) -> list[str]:
         """One sentence on all rates; none where nothing was searched."""
         found = {name: read_object(self.folder(name) / "best.json", "") for name in systems if self._folder}
-        chosen = {factor: [name for name, best in found.items() if best and best["factor"] == factor]
-                  for factor in FACTORS}  # fmt: skip
+        chosen = {
+            factor: [name.removesuffix(SMALL) for name, best in found.items() if best and best["factor"] == factor]
+            for factor in FACTORS
+        }
         if not any(chosen.values()):
             return []
         said = "; ".join(f"times {factor:.2g} for {', '.join(names)}" for factor, names in chosen.items() if names)
         tried = ", ".join(f"{factor:.2g}" for factor in FACTORS)
-        return [f"each system's own stages have the best rate of three, by the same search (one epoch of each stage at "
-                f"{tried} times the schedule's, centre-crop error, seed 0): {said}"]  # fmt: skip
+        return [f"each system's own stages have the best rate of {len(FACTORS)}, by the same search (one epoch of each "
+                f"stage at {tried} times the schedule's, centre-crop error, seed 0): {said}"]  # fmt: skip
 
 
 def rates_of(runs: list[Trained]) -> list[str]:
