@@ -64,6 +64,37 @@ def packed_for_engines(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
+def tree(tmp_path):
+    """A tree of 4 classes at <tmp>/tiny, and its truth: path -> class id."""
+    return tmp_path / "tiny", trees.write_tree(tmp_path / "tiny")
+
+
+@pytest.fixture
+def packer(tmp_path, capsys):
+    """packer(*arguments) packs into <tmp>/packed, or into `out`."""
+    from tests.packing import Packer
+
+    return Packer(tmp_path, capsys)
+
+
+@pytest.fixture
+def no_login(monkeypatch, tmp_path):
+    """No key, no proxy and no server of whoever runs the tests, for W&B."""
+    for name in list(os.environ):
+        if name.startswith("WANDB_") or name.lower().endswith("_proxy"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+
+
+@pytest.fixture
+def trained(monkeypatch):
+    """Training that the search's trials do in no time; every call of it."""
+    from tests.search_runs import arithmetic
+
+    return arithmetic(monkeypatch)
+
+
+@pytest.fixture
 def launch(monkeypatch):
     """The study's runs and searches go in this process, without the study's pictures; every command line of theirs."""
     from fastres.study import launch, report

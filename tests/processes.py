@@ -1,9 +1,12 @@
-"""Several real processes on gloo, for tests: forked from a server that has imported everything, so each is cheap."""
+"""Real processes for tests: several on gloo, forked from a server that has imported everything, so each is cheap; and
+one of a program.
+"""
 
 import contextlib
 import json
 import multiprocessing
 import os
+import subprocess
 import sys
 import tempfile
 import traceback
@@ -58,3 +61,10 @@ def _process(variables: dict[str, str], folder: str, work: Callable, arguments: 
     (Path(folder) / f"{rank}.json").write_text(json.dumps(result))
     sys.stdout.flush()
     os._exit(0)  # without the exit hooks of a process that was forked
+
+
+def start(code: str, *arguments) -> subprocess.Popen:
+    """A second real process of this project, ready when it has printed a line."""
+    root = Path(__file__).resolve().parents[1]
+    return subprocess.Popen([sys.executable, "-c", code, *map(str, arguments)], cwd=root, stdout=subprocess.PIPE,
+                            stderr=subprocess.PIPE, text=True)

@@ -1,9 +1,7 @@
 """Checkpoints: the last two and the best; off the training thread; full disks and damage are said, nothing is lost."""
 
-import os
 import pickle
 import resource
-import signal
 import threading
 import time
 from pathlib import Path
@@ -15,11 +13,10 @@ from fastres import run as run_module
 from fastres.engine import checkpoint
 from fastres.engine.checkpoint import Position, checkpoints_in, load_checkpoint, save_checkpoint
 from fastres.engine.saving import CheckpointWriter, EverySeconds, interval
-from fastres.engine.step import EagerStep
 from fastres.errors import DataError, UsageError
 from fastres.evaluate import main as evaluate_main
 from fastres.model.weights import read_weights
-from tests.test_train import run
+from tests.tiny_runs import stop_after, train_tiny
 
 STATE = {"network": {"w": torch.arange(4.0)}, "images_seen": 3, "stage": {"errors": [1.5], "best": float("inf")}}
 
@@ -94,29 +91,15 @@ def test_a_damaged_checkpoint_is_said_and_the_one_before_is_used(tmp_path, capsy
         load_checkpoint(tmp_path)
 
 
-def stop_after(monkeypatch, steps: int) -> None:
-    """SIGTERM to this process after so many steps."""
-    original, done = EagerStep.__call__, 0
-
-    def counting(self, *arguments, **named):
-        nonlocal done
-        original(self, *arguments, **named)
-        done += 1
-        if done == steps:
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    monkeypatch.setattr(EagerStep, "__call__", counting)
-
-
 @pytest.mark.fault(24)
 def test_a_run_resumes_from_the_checkpoint_before_a_damaged_one(packed, tmp_path, monkeypatch, capsys):
     with monkeypatch.context() as patch:
         stop_after(patch, 8)
-        run(packed, tmp_path / "run", code=75)
+        train_tiny(packed, tmp_path / "run", code=75)
     newest = checkpoints_in(tmp_path / "run" / "checkpoints")[-1]
     assert newest.position == Position(1, 1, 2)
     damage(newest.path, "flipped")
-    assert run(packed, tmp_path / "run")["status"] == "done"
+    assert train_tiny(packed, tmp_path / "run")["status"] == "done"
     assert "resuming in stage 2 after 1 of its epochs and 0 steps" in capsys.readouterr().err
     assert (newest.path.parent / f"{newest.path.name}.damaged").exists() and not newest.path.exists()
 
@@ -125,10 +108,10 @@ def test_a_run_resumes_from_the_checkpoint_before_a_damaged_one(packed, tmp_path
 def test_a_run_whose_checkpoints_are_all_damaged_is_exit_3(packed, tmp_path, monkeypatch, capsys):
     with monkeypatch.context() as patch:
         stop_after(patch, 8)
-        run(packed, tmp_path / "run", code=75)
+        train_tiny(packed, tmp_path / "run", code=75)
     for saved in checkpoints_in(tmp_path / "run" / "checkpoints"):
         damage(saved.path, "truncated")
-    run(packed, tmp_path / "run", code=3)
+    train_tiny(packed, tmp_path / "run", code=3)
     assert "remove the run folder to start over" in capsys.readouterr().err
 
 
@@ -193,7 +176,7 @@ def test_a_disk_full_for_a_while_costs_nothing_but_checkpoints(packed, tmp_path,
         return begin(self, index)
 
     monkeypatch.setattr(run_module.Run, "begin_stage", filling)
-    assert run(packed, folder)["status"] == "done"
+    assert train_tiny(packed, folder)["status"] == "done"
     said = capsys.readouterr().err
     assert said.count("checkpoint not written") == 2 and "File too large" in said
     assert seen == [[], [1], [1], [1, 3]], "positions before each stage: the second stage's two were lost"
@@ -211,20 +194,20 @@ def test_a_disk_full_at_a_stop_or_at_the_end_is_exit_4(packed, tmp_path, monkeyp
 
     with monkeypatch.context() as patch:
         patch.setattr(run_module.Run, "begin_stage", filling)
-        run(packed, folder, code=4)
+        train_tiny(packed, folder, code=4)
         assert "final.safetensors: could not write" in capsys.readouterr().err
         no_room(None)
         assert load_checkpoint(folder / "checkpoints")[0] == Position(3)
         stop_after(patch, 4)
-        run(packed, folder, code=4)
+        train_tiny(packed, folder, code=4)
         assert "stopped by a signal, and what was trained since the last checkpoint is lost" in capsys.readouterr().err
         no_room(None)
         assert load_checkpoint(folder / "checkpoints")[0] == Position(3)
-    assert run(packed, folder)["status"] == "done"
+    assert train_tiny(packed, folder)["status"] == "done"
 
 
 def test_the_best_checkpoint_can_be_evaluated(packed, tmp_path, capsys):
-    run(packed, tmp_path / "run", "--checkpoint-every", "2")
+    train_tiny(packed, tmp_path / "run", "--checkpoint-every", "2")
     found = checkpoints_in(tmp_path / "run" / "checkpoints")
     scored = [saved for saved in found if saved.error is not None]
     assert 2 <= len(found) <= 3 and scored
@@ -236,13 +219,13 @@ def test_the_best_checkpoint_can_be_evaluated(packed, tmp_path, capsys):
 
 
 def test_stale_temporaries_are_swept_by_the_locks_owner(packed, tmp_path):
-    run(packed, tmp_path / "run")
+    train_tiny(packed, tmp_path / "run")
     stale = [tmp_path / "run" / name for name in (".summary.json.1234.tmp", "checkpoints/.stage0.pt.99.tmp")]
     for path in stale:
         path.write_bytes(b"half")
     kept = tmp_path / "run" / "notes.tmp"
     kept.write_bytes(b"a user's")
-    run(packed, tmp_path / "run", "--set", "batch_size=7", code=2)  # another configuration: nothing is touched
+    train_tiny(packed, tmp_path / "run", "--set", "batch_size=7", code=2)  # another configuration: nothing is touched
     assert all(path.exists() for path in stale)
-    run(packed, tmp_path / "run")
+    train_tiny(packed, tmp_path / "run")
     assert not any(path.exists() for path in stale) and kept.exists()

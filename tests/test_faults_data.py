@@ -14,7 +14,7 @@ from fastres.data.manifest import load_manifest, sha256_of
 from fastres.errors import run_command
 from preprocess import decode_pool
 from tests.conftest import TINY_FILE
-from tests.packing import ROOT, Packer, carriers, large_tree, names_in, need, packing, verify_all, wait_for
+from tests.packing import ROOT, carriers, large_tree, names_in, need, packing, verify_all, wait_for
 from tests.trees import picture, wnid, write_image, write_tree
 
 ALL = ("--engines", ",".join(ENGINES))
@@ -26,21 +26,15 @@ def all_formats():
     need("dali")
 
 
-@pytest.fixture
-def run(tmp_path, capsys):
-    """run(*arguments) packs into <tmp>/packed, or into `out`."""
-    return Packer(tmp_path, capsys)
-
-
 @pytest.mark.fault(13)
-def test_workers_do_not_change_a_byte_of_any_format(all_formats, tmp_path, run, monkeypatch):
+def test_workers_do_not_change_a_byte_of_any_format(all_formats, tmp_path, packer, monkeypatch):
     monkeypatch.setattr(decode_pool, "CHUNK_BYTES", 2 * 16 * 16 * 3)
     write_tree(tmp_path / "tiny")
     write_image(tmp_path / f"tiny/train/{wnid(3)}/images/{wnid(3)}_2.JPEG", picture(24, 0))  # a bad one shifts the rows
     digests = set()
     for workers in (1, 16):
         out = tmp_path / f"packed{workers}"
-        code, _, err = run(
+        code, _, err = packer(
             "--source", tmp_path / "tiny", "--workers", workers, "--on-bad", "skip", *ALL, out=out
         )
         assert code == 0, err
@@ -49,11 +43,11 @@ def test_workers_do_not_change_a_byte_of_any_format(all_formats, tmp_path, run, 
     assert len(digests) == 1
 
 
-def test_fewer_formats_leave_no_stale_files(all_formats, tmp_path, run):
+def test_fewer_formats_leave_no_stale_files(all_formats, tmp_path, packer):
     write_tree(tmp_path / "tiny")
     contents = set()
     for engines, expected in (("resident,ffcv,dali", {"npy", "txt", "beton", "tar", "idx"}), ("ffcv", {"beton"})):
-        code, _, err = run("--source", tmp_path / "tiny", "--engines", engines)
+        code, _, err = packer("--source", tmp_path / "tiny", "--engines", engines)
         assert code == 0, err
         contents.add(load_manifest(tmp_path / "packed").content_digest)
         endings = {name.rsplit(".")[-1] for name in names_in(tmp_path / "packed") if name.startswith("train.")}
@@ -63,7 +57,7 @@ def test_fewer_formats_leave_no_stale_files(all_formats, tmp_path, run):
 
 @pytest.mark.slow
 @pytest.mark.fault(11)
-def test_sigkill_while_all_formats_are_written(all_formats, tmp_path, run):
+def test_sigkill_while_all_formats_are_written(all_formats, tmp_path, packer):
     large_tree(tmp_path / "tiny")
     packed, mark = tmp_path / "packed", uuid.uuid4().hex
     shared = set(names_in(Path("/dev/shm")))
@@ -75,7 +69,7 @@ def test_sigkill_while_all_formats_are_written(all_formats, tmp_path, run):
     assert set(names_in(packed)) == {".pack.lock", ".packing"}
     # the writers' resource tracker outlives them for a moment to do this
     assert wait_for(lambda: set(names_in(Path("/dev/shm"))) <= shared), "shared memory left behind"
-    assert run("--source", tmp_path / "tiny", *ALL)[0] == 0
+    assert packer("--source", tmp_path / "tiny", *ALL)[0] == 0
     assert not {".pack.lock", ".packing"} & set(names_in(packed))
     verify_all(packed)
 

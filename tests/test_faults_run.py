@@ -37,14 +37,6 @@ def command(packed, folder, *extra) -> list[str]:
             "--precision", "fp32", *extra]  # fmt: skip
 
 
-@pytest.fixture
-def no_login(monkeypatch, tmp_path):
-    for name in list(os.environ):
-        if name.startswith("WANDB_") or name.lower().endswith("_proxy"):
-            monkeypatch.delenv(name)
-    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
-
-
 @pytest.mark.fault(29)
 def test_wandb_takes_no_time_of_the_training_thread(packed, tmp_path, monkeypatch, no_login):
     """Its server swallows everything; its calls take at most 1 % of the run, measured on the training thread."""

@@ -18,8 +18,7 @@ from fastres.track.run_dir import RunDir
 from preprocess import pack
 from tests import worlds
 from tests.conftest import TINY_FILE
-from tests.test_checkpoint import stop_after
-from tests.test_train import run
+from tests.tiny_runs import stop_after, train_tiny
 
 ROOT = Path(__file__).parent.parent
 
@@ -32,7 +31,7 @@ ROOT = Path(__file__).parent.parent
     ("stages.0.epochs=-1", "epochs of stage fc is -1, expected 1 or more"),
 ])  # fmt: skip
 def test_bad_settings_are_said_before_data_are_read(tmp_path, capsys, setting, sentence):
-    run(tmp_path / "no such data", tmp_path / "run", "--set", setting, code=2)
+    train_tiny(tmp_path / "no such data", tmp_path / "run", "--set", setting, code=2)
     assert sentence in capsys.readouterr().err and not (tmp_path / "run").exists()
 
 
@@ -45,7 +44,7 @@ def test_a_batch_larger_than_the_data_is_one_step_an_epoch(packed, tmp_path, mon
         original(self, batch, plan, lr)
 
     monkeypatch.setattr(EagerStep, "__call__", counting)
-    assert run(packed, tmp_path / "run", "--set", "batch_size=1000")["status"] == "done"
+    assert train_tiny(packed, tmp_path / "run", "--set", "batch_size=1000")["status"] == "done"
     assert sizes == [40] * 6
 
 
@@ -91,7 +90,7 @@ def test_what_is_missing_is_exit_4_with_its_remedy(packed, tmp_path, monkeypatch
     for module in ("ffcv", "nvidia", "nvidia.dali", "wandb"):
         monkeypatch.setitem(sys.modules, module, None)  # what an import of a missing package meets
     monkeypatch.setattr("fastres.data.libraries.find_spec", lambda name: None)
-    run(packed, tmp_path / "run", *option, code=4)
+    train_tiny(packed, tmp_path / "run", *option, code=4)
     assert sentence in capsys.readouterr().err
     assert not (tmp_path / "run" / "checkpoints").is_dir() or not os.listdir(tmp_path / "run" / "checkpoints")
 
@@ -104,17 +103,17 @@ def test_pretrained_weights_without_a_network_are_exit_4(packed, tmp_path, monke
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     for name in ("no_proxy", "NO_PROXY"):
         monkeypatch.delenv(name, raising=False)
-    run(packed, tmp_path / "run", "--set", "weights=IMAGENET1K_V1", "--set", "width=64", code=4)
+    train_tiny(packed, tmp_path / "run", "--set", "weights=IMAGENET1K_V1", "--set", "width=64", code=4)
     said = capsys.readouterr().err
     assert "could not be downloaded" in said and "--weights FILE" in said
 
 
 @pytest.mark.fault(19)
 def test_a_live_run_is_refused_by_its_lock(packed, tmp_path, capsys):
-    run(packed, tmp_path / "run")
+    train_tiny(packed, tmp_path / "run")
     config = json.loads((tmp_path / "run" / "config.json").read_text())
     with RunDir.open(tmp_path / "run", config):
-        run(packed, tmp_path / "run", code=2)
+        train_tiny(packed, tmp_path / "run", code=2)
     assert f"a live process (pid {os.getpid()}) is running in this folder" in capsys.readouterr().err
 
 
@@ -123,7 +122,7 @@ def test_a_live_run_is_refused_by_its_lock(packed, tmp_path, capsys):
 def test_a_run_folder_that_cannot_be_made_is_exit_4_at_the_start(packed, tmp_path, monkeypatch, capsys, place):
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setattr(train_module, "train_epoch", None)
-    run(packed, tmp_path / place, code=4)
+    train_tiny(packed, tmp_path / place, code=4)
     assert "the run folder cannot be created or written" in capsys.readouterr().err
 
 
@@ -155,13 +154,13 @@ def test_a_resume_with_something_else_is_refused_with_the_difference(
 ):
     with monkeypatch.context() as patch:
         stop_after(patch, 2)
-        run(packed, tmp_path / "run", code=75)
+        train_tiny(packed, tmp_path / "run", code=75)
     before = sorted((p.name, p.stat().st_mtime_ns) for p in (tmp_path / "run" / "checkpoints").iterdir())
     if "OTHER" in option:
         option = ("--data", str(worlds.pack(tmp_path / "other", val=24)))
-    run(packed, tmp_path / "run", *option, code=2)
+    train_tiny(packed, tmp_path / "run", *option, code=2)
     said = capsys.readouterr().err
     assert "holds a run of another configuration" in said and sentence in said
     assert before == sorted((p.name, p.stat().st_mtime_ns) for p in (tmp_path / "run" / "checkpoints").iterdir())
-    assert run(packed, tmp_path / "run")["status"] == "done"
+    assert train_tiny(packed, tmp_path / "run")["status"] == "done"
     assert len([r for r in read_log(tmp_path / "run" / "log.jsonl") if r["event"] == "epoch"]) == 6

@@ -15,7 +15,7 @@ from fastres.engine.step import EagerStep
 from fastres.model.network import Architecture, build
 from fastres.schedule_types import Optimizer
 from fastres.views.draw import epoch_order
-from tests.test_train import run
+from tests.tiny_runs import train_tiny
 
 CPU = torch.device("cpu")
 
@@ -106,7 +106,7 @@ def test_the_run_names_the_batch_and_keeps_the_last_good_checkpoint(packed, tmp_
 
     monkeypatch.setattr(views, "apply", spoiling)
     folder = tmp_path / "run"
-    assert run(packed, folder, code=5)["status"] == "diverged"
+    assert train_tiny(packed, folder, code=5)["status"] == "diverged"
     assert "expected a finite number" in capsys.readouterr().err
     facts = json.loads((folder / "diverged.json").read_text())
     order = epoch_order(40, seed=0, stage=1, epoch=2)
@@ -117,13 +117,13 @@ def test_the_run_names_the_batch_and_keeps_the_last_good_checkpoint(packed, tmp_
     assert (position.stage, position.epoch, position.step) == (1, 1, 0)
     assert all(value.isfinite().all() for value in state["network"].values())
     assert not (folder / "final.safetensors").exists()
-    assert run(packed, folder, code=5)["status"] == "diverged"  # the same command meets it again
+    assert train_tiny(packed, folder, code=5)["status"] == "diverged"  # the same command meets it again
     monkeypatch.undo()
-    assert run(packed, folder)["status"] == "done"
+    assert train_tiny(packed, folder)["status"] == "done"
 
 
 def test_an_update_that_spoils_the_weights_at_an_epochs_end_is_seen_in_validation(packed, tmp_path, capsys):
     """One step an epoch: its loss is finite, the weights after it are useless, and no training loss comes to say so."""
-    summary = run(packed, tmp_path / "run", "--set", "batch_size=1000", "optimizer.lr=1e38", code=5)
+    summary = train_tiny(packed, tmp_path / "run", "--set", "batch_size=1000", "optimizer.lr=1e38", code=5)
     assert summary["status"] == "diverged" and "the validation loss is" in capsys.readouterr().err
     assert not list((tmp_path / "run" / "checkpoints").iterdir())

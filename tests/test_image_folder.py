@@ -11,7 +11,7 @@ from fastres.data.manifest import check_sample, load_manifest
 from fastres.errors import DataError
 from preprocess import decode, fast_decode
 from preprocess.decode import Recipe
-from tests.packing import Packer, arrays, names_in, verify_all
+from tests.packing import arrays, names_in, verify_all
 from tests.trees import picture, read_image, write_image
 
 LABELS = ("cat", "dog 10", "dog 9")
@@ -33,13 +33,8 @@ def tree(tmp_path):
     return root
 
 
-@pytest.fixture
-def run(tmp_path, capsys):
-    return Packer(tmp_path, capsys)
-
-
-def test_a_folder_of_any_sizes_is_packed_by_label(tree, run, tmp_path):
-    code, out, err = run("--source", tree, "--side", 16)
+def test_a_folder_of_any_sizes_is_packed_by_label(tree, packer, tmp_path):
+    code, out, err = packer("--source", tree, "--side", 16)
     assert code == 0, err
     manifest = verify_all(tmp_path / "packed")
     assert [(c.wnid, c.name) for c in manifest.classes] == [(label, label) for label in LABELS]
@@ -79,8 +74,8 @@ def test_shrinking_is_the_area_mean():
     assert np.abs(fitted - image.reshape(16, 4, 16, 4, 3).mean((1, 3))).max() <= 0.5
 
 
-def test_without_side_images_must_agree(tree, run, tmp_path):
-    code, _, err = run("--source", tree)
+def test_without_side_images_must_agree(tree, packer, tmp_path):
+    code, _, err = packer("--source", tree)
     assert code == 3 and "expected squares" in err and "--side S" in err and names_in(tmp_path / "packed") == []
 
 
@@ -92,24 +87,24 @@ def test_without_side_images_must_agree(tree, run, tmp_path):
         (lambda root: write_image(root / "train/x.jpg", picture(16, 0)), "train/x.jpg, which lies in no class folder"),
     ],
 )
-def test_faulty_folders(tree, run, change, says):
+def test_faulty_folders(tree, packer, change, says):
     change(tree)
-    code, _, err = run("--source", tree, "--side", 16)
+    code, _, err = packer("--source", tree, "--side", 16)
     assert code == 3 and says in err and "train/<label>/" in err
 
 
 @pytest.mark.parametrize("text", ["20", "0", "2048", "x"])
-def test_sides_that_cannot_be(tree, run, text):
+def test_sides_that_cannot_be(tree, packer, text):
     with pytest.raises(SystemExit) as stop:
-        run("--source", tree, "--side", text)
+        packer("--source", tree, "--side", text)
     assert stop.value.code == 2
 
 
-def test_exact_duplicates_are_counted(tree, run, tmp_path):
+def test_exact_duplicates_are_counted(tree, packer, tmp_path):
     write_image(tree / "train/cat/again.png", read_image(tree / "train/dog 9/train 0.jpg"), "PNG")  # the same pixels
     shutil.copy(tree / "train/cat/train 2.jpg", tree / "val/cat/leaked.jpg")
     shutil.copy(tree / "val/cat/val 0.jpg", tree / "val/cat/twice.jpg")  # within val: not counted
-    code, out, err = run("--source", tree, "--side", 16)
+    code, out, err = packer("--source", tree, "--side", 16)
     assert code == 0, err
     splits = load_manifest(tmp_path / "packed").splits
     assert (splits["train"]["duplicates"], splits["val"]["duplicates"]) == (1, 1) and "duplicates: " in out
@@ -130,25 +125,25 @@ def damage(path, how):
 @pytest.mark.fault(14)
 @pytest.mark.parametrize("how", ["first byte", "truncated", "missing"])
 @pytest.mark.parametrize("depth", ["fast", "full"])
-def test_check_finds_what_changed(tree, run, tmp_path, how, depth):
-    assert run("--source", tree, "--side", 16)[0] == 0
-    code, out, _ = run("--check", depth, "--json")
+def test_check_finds_what_changed(tree, packer, tmp_path, how, depth):
+    assert packer("--source", tree, "--side", 16)[0] == 0
+    code, out, _ = packer("--check", depth, "--json")
     assert code == 0 and json.loads(out)["status"] == "whole"
     for name in ("train.images.npy", "val.files.txt"):
         damage(tmp_path / "packed" / name, how)
-    code, _, err = run("--check", depth)
+    code, _, err = packer("--check", depth)
     assert code == 3 and "train.images.npy" in err and "val.files.txt" in err and "pack.py` again" in err
 
 
-def test_only_the_full_check_reads_every_byte(tmp_path, run, tree):
+def test_only_the_full_check_reads_every_byte(tmp_path, packer, tree):
     """A large file's sample is 4 MB of it: one flipped bit between the pieces is for the full check."""
-    assert run("--source", tree, "--side", 1024)[0] == 0  # 37 MB
+    assert packer("--source", tree, "--side", 1024)[0] == 0  # 37 MB
     path = tmp_path / "packed" / "train.images.npy"
     content = bytearray(path.read_bytes())
     content[(len(content) - (1 << 16)) // 63 + (1 << 16) + 5] ^= 1  # after the second piece
     path.write_bytes(content)
     check_sample(tmp_path / "packed", load_manifest(tmp_path / "packed"), "train.images.npy")
-    assert run("--check")[0] == 0 and run("--check", "full")[0] == 3
+    assert packer("--check")[0] == 0 and packer("--check", "full")[0] == 3
     path.write_bytes(bytes(len(content)))
     with pytest.raises(DataError, match="content has changed"):
         check_sample(tmp_path / "packed", load_manifest(tmp_path / "packed"), "train.images.npy")

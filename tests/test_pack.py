@@ -14,13 +14,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fastres import small_world
 from fastres.data.manifest import load_manifest
 from preprocess import decode_pool
-from preprocess.options import SMALL_WORLDS, parse_arguments
 from tests.packing import (
     COMMAND,
-    Packer,
     arrays,
     names_in,
     pixels_and_labels,
@@ -29,22 +26,10 @@ from tests.packing import (
 from tests.trees import ODDITIES, picture, read_image, wnid, write_image, write_tree, zip_tree
 
 
-@pytest.fixture
-def tree(tmp_path):
-    """A tree of 4 classes at <tmp>/tiny, and its truth: path -> class id."""
-    return tmp_path / "tiny", write_tree(tmp_path / "tiny")
-
-
-@pytest.fixture
-def run(tmp_path, capsys):
-    """run(*arguments) packs into <tmp>/packed, or into `out`."""
-    return Packer(tmp_path, capsys)
-
-
 @pytest.mark.fault(6)
-def test_every_row_is_the_image_that_its_line_names(tree, run, tmp_path):
+def test_every_row_is_the_image_that_its_line_names(tree, packer, tmp_path):
     root, truth = tree
-    code, out, err = run("--source", root)
+    code, out, err = packer("--source", root)
     assert code == 0, err
     manifest = verify_all(tmp_path / "packed")
     seen = []
@@ -67,9 +52,9 @@ def test_every_row_is_the_image_that_its_line_names(tree, run, tmp_path):
     assert "val" in out and "packed" in out.splitlines()[-1]
 
 
-def test_order_of_rows_is_class_then_number(tmp_path, run):
+def test_order_of_rows_is_class_then_number(tmp_path, packer):
     write_tree(tmp_path / "tiny", classes=2, train=12, val=6, test=12)
-    assert run("--source", tmp_path / "tiny")[0] == 0
+    assert packer("--source", tmp_path / "tiny")[0] == 0
     train, val, test = (arrays(tmp_path / "packed", s)[2] for s in ("train", "val", "test"))
     assert train == [f"train/{w}/images/{w}_{i}.JPEG" for w in (wnid(0), wnid(1)) for i in range(12)]
     assert val == [f"val/images/val_{i}.JPEG" for i in range(12)]
@@ -93,8 +78,8 @@ LAYOUTS = {  # fault 5 and 9: what the same data may look like
 @pytest.mark.fault(5)
 @pytest.mark.fault(9)
 @pytest.mark.parametrize("name", LAYOUTS)
-def test_layouts_of_the_same_data(tree, run, tmp_path, name):
-    assert run("--source", tree[0])[0] == 0
+def test_layouts_of_the_same_data(tree, packer, tmp_path, name):
+    assert packer("--source", tree[0])[0] == 0
     nested = {"nested once": "a", "nested twice": "a/tiny-imagenet-200"}.get(name, "")
     other = tmp_path / "other" / nested
     write_tree(other, **LAYOUTS[name])
@@ -102,7 +87,7 @@ def test_layouts_of_the_same_data(tree, run, tmp_path, name):
     if name.startswith("zip"):
         prefix = {"zip": "tiny-imagenet-200/", "zip nested twice": "a/b/"}.get(name, "")
         source = zip_tree(other, tmp_path / "other.zip", prefix)
-    code, _, err = run("--source", source, out=tmp_path / "again")
+    code, _, err = packer("--source", source, out=tmp_path / "again")
     assert code == 0, err
     assert pixels_and_labels(tmp_path / "again") == pixels_and_labels(tmp_path / "packed")
     one, two = load_manifest(tmp_path / "packed"), load_manifest(tmp_path / "again")
@@ -112,25 +97,25 @@ def test_layouts_of_the_same_data(tree, run, tmp_path, name):
 
 
 @pytest.mark.fault(10)
-def test_order_of_wnids_does_not_matter(tree, run, tmp_path):  # fault 10
+def test_order_of_wnids_does_not_matter(tree, packer, tmp_path):  # fault 10
     root, _ = tree
-    assert run("--source", root)[0] == 0
+    assert packer("--source", root)[0] == 0
     lines = (root / "wnids.txt").read_text().split()
     assert lines != sorted(lines)
     (root / "wnids.txt").write_text("\n".join(reversed(lines)))
-    assert run("--source", root, out=tmp_path / "again")[0] == 0
+    assert packer("--source", root, out=tmp_path / "again")[0] == 0
     assert load_manifest(tmp_path / "again").data_digest == load_manifest(tmp_path / "packed").data_digest
     assert load_manifest(tmp_path / "again").class_digest == load_manifest(tmp_path / "packed").class_digest
 
 
 @pytest.mark.fault(13)
-def test_workers_do_not_change_a_byte(tree, tmp_path, run, monkeypatch):  # fault 13
+def test_workers_do_not_change_a_byte(tree, tmp_path, packer, monkeypatch):  # fault 13
     monkeypatch.setattr(decode_pool, "CHUNK_BYTES", 2 * 16 * 16 * 3)  # two images a chunk: 24 chunks
     write_image(tree[0] / f"train/{wnid(3)}/images/{wnid(3)}_2.JPEG", picture(24, 0))  # a bad one shifts the rows
     digests = set()
     for workers in (1, 16):
         out = tmp_path / f"packed{workers}"
-        code, _, err = run("--source", tree[0], "--workers", workers, "--on-bad", "skip", out=out)
+        code, _, err = packer("--source", tree[0], "--workers", workers, "--on-bad", "skip", out=out)
         assert code == 0, err
         digests.add(verify_all(out).data_digest)
     assert len(digests) == 1
@@ -149,18 +134,18 @@ def test_many_classes_from_a_foreign_folder_and_uninstalled(tmp_path):
     assert names_in(tmp_path / "packed")[:3] == [".pack-state.json", ".verified.json", "manifest.json"]
 
 
-def test_without_test_and_words(tree, run, tmp_path):
+def test_without_test_and_words(tree, packer, tmp_path):
     shutil.rmtree(tree[0] / "test")
     (tree[0] / "words.txt").unlink()
-    code, out, _ = run("--source", tree[0])
+    code, out, _ = packer("--source", tree[0])
     manifest = verify_all(tmp_path / "packed")
     assert code == 0 and "absent from this data set" in out
     assert (manifest.count("test"), "test" in manifest.splits) == (0, False)
     assert manifest.classes[1].name == wnid(1)
 
 
-def test_litter_of_other_systems_is_ignored(tree, run, tmp_path):
-    assert run("--source", tree[0])[0] == 0
+def test_litter_of_other_systems_is_ignored(tree, packer, tmp_path):
+    assert packer("--source", tree[0])[0] == 0
     (tree[0] / f"train/{wnid(0)}/images/._{wnid(0)}_0.JPEG").write_bytes(b"finder")
     (tree[0] / "val/images/.DS_Store").write_bytes(b"finder")
     (tree[0] / "val/images/Thumbs.db").write_bytes(b"explorer")
@@ -168,17 +153,17 @@ def test_litter_of_other_systems_is_ignored(tree, run, tmp_path):
     with zipfile.ZipFile(archive, "a") as file:
         file.writestr("__MACOSX/train/x.JPEG", b"finder")
     for source in (tree[0], archive):
-        assert run("--source", source, out=tmp_path / "again")[0] == 0
+        assert packer("--source", source, out=tmp_path / "again")[0] == 0
         assert load_manifest(tmp_path / "again").data_digest == load_manifest(tmp_path / "packed").data_digest
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "P", "LA", "1", "P with transparency"])
-def test_other_modes_become_rgb(tree, run, tmp_path, mode):
+def test_other_modes_become_rgb(tree, packer, tmp_path, mode):
     path = tree[0] / "test/images/test_3.JPEG"
     image = Image.fromarray(picture(16, 5)).convert(mode.split()[0])
     extra = {"transparency": bytes(range(0, 250, 10))} if "with" in mode else {}
     image.save(path, "PNG", **extra)
-    assert run("--source", tree[0])[0] == 0
+    assert packer("--source", tree[0])[0] == 0
     row = arrays(tmp_path / "packed", "test")[0][3]
     expected = image.convert("RGB")
     np.testing.assert_array_equal(row, np.asarray(expected))
@@ -213,48 +198,9 @@ def test_without_a_network(tmp_path):
     assert names_in(tmp_path) == []
 
 
-def test_out_is_a_file(tree, run, tmp_path):
+def test_out_is_a_file(tree, packer, tmp_path):
     (tmp_path / "file").write_text("mine")
     for out in (tmp_path / "file", tmp_path / "file" / "packed"):
-        code, _, err = run("--source", tree[0], out=out)
+        code, _, err = packer("--source", tree[0], out=out)
         assert code == 2 and "expected a folder" in err
     assert (tmp_path / "file").read_text() == "mine"
-
-
-def test_small_world_is_rendered_once(run, tmp_path, monkeypatch):
-    rendered = []
-
-    def render(part, tree, seed, progress):
-        rendered.append((part, seed))
-        write_tree(tree, side=32)
-        progress(48, 48)
-
-    monkeypatch.setattr(small_world, "render_part", render)
-    for status in ("packed", "up to date"):
-        code, out, err = run("--small-world", "--json")
-        assert (code, json.loads(out)["status"]) == (0, status), err
-    assert rendered == [("target", 0)]
-    manifest = verify_all(tmp_path / "packed")
-    assert manifest.source == {"kind": "small-world", "name": "tree", "part": "target", "seed": 0}
-    assert (manifest.side, manifest.count("train")) == (32, 24)
-
-
-def test_the_packer_offers_every_part_of_the_small_world(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    assert tuple(small_world.PARTS) == SMALL_WORLDS
-    outs = [parse_arguments(["--small-world", *part], "").out.name for part in ([], ["target"], ["study"])]
-    assert outs == ["packed-small-world", "packed-small-world", "packed-small-world-study"]
-    with pytest.raises(SystemExit) as stop:
-        parse_arguments(["--small-world", "both"], "")
-    assert stop.value.code == 2
-
-
-@pytest.mark.slow
-def test_the_real_small_world(run, tmp_path):
-    for status in ("packed", "up to date"):
-        code, out, err = run("--small-world", "--json")
-        assert (code, json.loads(out)["status"]) == (0, status), err
-    manifest = verify_all(tmp_path / "packed")
-    assert (manifest.side, manifest.num_classes) == (32, 20)
-    assert [manifest.count(s) for s in ("train", "val")] == [4000, 1000]
-    assert manifest.splits["train"]["grayscale"] > 0

@@ -17,7 +17,6 @@ from preprocess.staging import Staging
 from tests.packing import (
     COMMAND,
     ROOT,
-    Packer,
     arrays,
     carriers,
     check_after_kill,
@@ -31,24 +30,12 @@ from tests.packing import (
 from tests.trees import picture, read_image, wnid, write_image, write_tree, zip_tree
 
 
-@pytest.fixture
-def tree(tmp_path):
-    """A tree of 4 classes at <tmp>/tiny, and its truth: path -> class id."""
-    return tmp_path / "tiny", write_tree(tmp_path / "tiny")
-
-
-@pytest.fixture
-def run(tmp_path, capsys):
-    """run(*arguments) packs into <tmp>/packed, or into `out`."""
-    return Packer(tmp_path, capsys)
-
-
-def test_up_to_date_unless_something_changed(tree, run, tmp_path):
+def test_up_to_date_unless_something_changed(tree, packer, tmp_path):
     root, packed = tree[0], tmp_path / "packed"
     image = root / f"train/{wnid(1)}/images/{wnid(1)}_2.JPEG"
 
     def status(*arguments, source=root):
-        code, out, err = run("--source", source, "--json", *arguments)
+        code, out, err = packer("--source", source, "--json", *arguments)
         assert code == 0, err
         return json.loads(out)["status"]
 
@@ -79,34 +66,34 @@ def test_up_to_date_unless_something_changed(tree, run, tmp_path):
     assert status(source=archive) == "packed"
 
 
-def test_a_failed_run_leaves_the_old_packing(tree, run, tmp_path):
-    assert run("--source", tree[0])[0] == 0
+def test_a_failed_run_leaves_the_old_packing(tree, packer, tmp_path):
+    assert packer("--source", tree[0])[0] == 0
     before = verify_all(tmp_path / "packed")
     spoil(tree[0])
-    assert run("--source", tree[0])[0] == 3
+    assert packer("--source", tree[0])[0] == 3
     assert verify_all(tmp_path / "packed") == before
 
 
-def test_a_source_removed_after_packing_is_not_downloaded_again(tree, tmp_path, monkeypatch, run):
+def test_a_source_removed_after_packing_is_not_downloaded_again(tree, tmp_path, monkeypatch, packer):
     monkeypatch.chdir(tmp_path)
     tree[0].rename("tiny-imagenet-200")
-    assert run()[0] == 0
+    assert packer()[0] == 0
     shutil.rmtree("tiny-imagenet-200")
-    code, out, _ = run()
+    code, out, _ = packer()
     assert code == 0 and "up to date" in out
 
 
-def test_two_packers_in_one_folder(tree, run, tmp_path):
+def test_two_packers_in_one_folder(tree, packer, tmp_path):
     with Staging(tmp_path / "packed"):
         done = subprocess.run(
             [*COMMAND, "--source", tree[0], "--out", tmp_path / "packed"], capture_output=True, text=True
         )
     assert done.returncode == 2 and f"process {os.getpid()}" in done.stderr
-    assert run("--source", tree[0])[0] == 0
+    assert packer("--source", tree[0])[0] == 0
 
 
 @pytest.mark.fault(11)
-def test_sigkill_in_the_middle(tmp_path, run):
+def test_sigkill_in_the_middle(tmp_path, packer):
     large_tree(tmp_path / "tiny")
     packed, mark = tmp_path / "packed", uuid.uuid4().hex
     with packing(tmp_path / "tiny", packed, mark) as process:
@@ -116,18 +103,18 @@ def test_sigkill_in_the_middle(tmp_path, run):
         process.kill()
     assert wait_for(lambda: not carriers(mark)), "orphans"
     assert set(names_in(packed)) == {".pack.lock", ".packing"}
-    code, _, err = run("--source", tmp_path / "tiny", "--workers", 1)
+    code, _, err = packer("--source", tmp_path / "tiny", "--workers", 1)
     assert code == 0, err
     assert not {".pack.lock", ".packing"} & set(names_in(packed))
-    assert run("--source", tmp_path / "tiny", out=tmp_path / "again")[0] == 0
+    assert packer("--source", tmp_path / "tiny", out=tmp_path / "again")[0] == 0
     assert verify_all(packed).data_digest == verify_all(tmp_path / "again").data_digest
 
 
 @pytest.mark.fault(11)
 @pytest.mark.slow
-def test_sigkill_at_any_moment(tmp_path, run):
+def test_sigkill_at_any_moment(tmp_path, packer):
     large_tree(tmp_path / "tiny")
-    assert run("--source", tmp_path / "tiny", out=tmp_path / "reference")[0] == 0
+    assert packer("--source", tmp_path / "tiny", out=tmp_path / "reference")[0] == 0
     reference = load_manifest(tmp_path / "reference")
     expected = {name: entry["sha256"] for name, entry in reference.files.items()}
     packed = tmp_path / "packed"
@@ -181,10 +168,10 @@ def test_interrupt_cleans_up(tmp_path):
 
 
 @pytest.mark.fault(12)
-def test_too_little_space_is_said_first(tree, run, tmp_path, monkeypatch):
+def test_too_little_space_is_said_first(tree, packer, tmp_path, monkeypatch):
     usage = type(shutil.disk_usage(tmp_path))
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10**6, 10**6 - 777, 777))
-    code, _, err = run("--source", tree[0])
+    code, _, err = packer("--source", tree[0])
     assert code == 4 and "found 777 bytes free, expected the" in err and "needed" in err
     assert names_in(tmp_path / "packed") == []
 

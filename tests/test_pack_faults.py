@@ -11,30 +11,17 @@ import pytest
 from fastres.data.manifest import load_manifest
 from preprocess import decode_pool
 from preprocess.decode import Recipe
-from tests.packing import Packer, arrays, names_in, spoil, verify_all
+from tests.packing import arrays, names_in, spoil, verify_all
 from tests.trees import DyingReader, picture, read_image, wnid, write_image, write_tree
-
-
-@pytest.fixture
-def tree(tmp_path):
-    """A tree of 4 classes at <tmp>/tiny, and its truth: path -> class id."""
-    return tmp_path / "tiny", write_tree(tmp_path / "tiny")
-
-
-@pytest.fixture
-def run(tmp_path, capsys):
-    """run(*arguments) packs into <tmp>/packed, or into `out`."""
-    return Packer(tmp_path, capsys)
-
 
 # ---- images at fault (6, 7, 8)
 
 
 @pytest.mark.fault(7)
 @pytest.mark.fault(8)
-def test_bad_images_are_all_listed(tree, run, tmp_path):
+def test_bad_images_are_all_listed(tree, packer, tmp_path):
     bad = spoil(tree[0])
-    code, out, err = run("--source", tree[0])
+    code, out, err = packer("--source", tree[0])
     lines = [line for line in err.splitlines() if line.startswith(("train/", "val/", "test/"))]
     assert (code, out, len(lines)) == (3, "", 5)
     for path, says in bad.items():
@@ -45,10 +32,10 @@ def test_bad_images_are_all_listed(tree, run, tmp_path):
 
 
 @pytest.mark.fault(7)
-def test_bad_images_are_left_out_on_demand(tree, run, tmp_path):
+def test_bad_images_are_left_out_on_demand(tree, packer, tmp_path):
     root, truth = tree
     bad = spoil(root)
-    code, _, err = run("--source", root, "--on-bad", "skip")
+    code, _, err = packer("--source", root, "--on-bad", "skip")
     packed = tmp_path / "packed"
     assert code == 0, err
     listed = dict(line.split("\t") for line in (packed / "bad-images.txt").read_text().splitlines())
@@ -63,31 +50,31 @@ def test_bad_images_are_left_out_on_demand(tree, run, tmp_path):
             np.testing.assert_array_equal(images[row], read_image(root / path))
             assert truth[path] is None or manifest.classes[labels[row]].wnid == truth[path]
     write_tree(root)  # mended: the list goes, too
-    assert run("--source", root, "--on-bad", "skip")[0] == 0
+    assert packer("--source", root, "--on-bad", "skip")[0] == 0
     assert "bad-images.txt" not in names_in(packed) and load_manifest(packed).count("train") == 24
 
 
-def test_a_link_that_leads_nowhere_is_a_bad_image(tree, run, tmp_path):
+def test_a_link_that_leads_nowhere_is_a_bad_image(tree, packer, tmp_path):
     (tree[0] / "test/images/test_2.JPEG").unlink()
     (tree[0] / "test/images/test_2.JPEG").symlink_to(tmp_path / "gone")
-    code, _, err = run("--source", tree[0])
+    code, _, err = packer("--source", tree[0])
     assert code == 3 and "test/images/test_2.JPEG: cannot be read (No such file or directory)" in err
     for status in ("packed", "up to date"):
-        code, out, _ = run("--source", tree[0], "--on-bad", "skip")
+        code, out, _ = packer("--source", tree[0], "--on-bad", "skip")
         assert code == 0 and status in out
 
 
-def test_skipping_must_leave_every_class_something(tree, run, tmp_path):
+def test_skipping_must_leave_every_class_something(tree, packer, tmp_path):
     for path in (tree[0] / f"train/{wnid(2)}").rglob("*.JPEG"):
         path.write_bytes(b"")
-    code, _, err = run("--source", tree[0], "--on-bad", "skip")
+    code, _, err = packer("--source", tree[0], "--on-bad", "skip")
     assert code == 3 and "a class of train would be empty" in err
     assert names_in(tmp_path / "packed") == []
 
 
-def test_the_odd_one_is_named_even_if_it_comes_first(tree, run):
+def test_the_odd_one_is_named_even_if_it_comes_first(tree, packer):
     write_image(tree[0] / f"train/{wnid(0)}/images/{wnid(0)}_0.JPEG", picture(32, 0))
-    code, _, err = run("--source", tree[0])
+    code, _, err = packer("--source", tree[0])
     assert code == 3
     assert f"train/{wnid(0)}/images/{wnid(0)}_0.JPEG: found 32x32 pixels, expected 16x16" in err
     assert "found 1 of 48 images bad" in err
@@ -95,11 +82,11 @@ def test_the_odd_one_is_named_even_if_it_comes_first(tree, run):
 
 @pytest.mark.fault(8)
 @pytest.mark.parametrize(("width", "height", "expected"), [(24, 16, 3), (12, 12, 2), (8, 8, 0), (24, 24, 0)])
-def test_sides(tmp_path, run, width, height, expected):
+def test_sides(tmp_path, packer, width, height, expected):
     truth = write_tree(tmp_path / "tiny", classes=2, train=2, val=1, test=1, oddities=False)
     for path in truth:
         write_image(tmp_path / "tiny" / path, picture(max(width, height), 3)[:height, :width])
-    code, _, err = run("--source", tmp_path / "tiny")
+    code, _, err = packer("--source", tmp_path / "tiny")
     assert code == expected, err
     if expected:
         assert f"{width}x{height} pixels, expected" in err.splitlines()[-1] and names_in(tmp_path / "packed") == []
@@ -135,11 +122,11 @@ FAULTY_LINES = {
 @pytest.mark.fault(9)
 @pytest.mark.parametrize("newline", ["\n", "\r\n"])
 @pytest.mark.parametrize("name", FAULTY_LINES)
-def test_faulty_annotations(tree, run, tmp_path, name, newline):
+def test_faulty_annotations(tree, packer, tmp_path, name, newline):
     change, says = FAULTY_LINES[name]
     lines = change(annotations(tree[0]))
     (tree[0] / "val/val_annotations.txt").write_bytes(newline.join([*lines, ""]).encode())
-    code, _, err = run("--source", tree[0])
+    code, _, err = packer("--source", tree[0])
     assert code == 3 and says in err, err
     assert names_in(tmp_path / "packed") == []
 
@@ -195,9 +182,9 @@ FAULTY_TREES = {
 
 
 @pytest.mark.parametrize("name", FAULTY_TREES)
-def test_faulty_trees(tree, run, tmp_path, name):
+def test_faulty_trees(tree, packer, tmp_path, name):
     change, says = FAULTY_TREES[name]
     change(tree[0])
-    code, _, err = run("--source", tree[0])
+    code, _, err = packer("--source", tree[0])
     assert code == 3 and says in err, err
     assert str(tree[0]) in err and names_in(tmp_path / "packed") == []

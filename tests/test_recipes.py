@@ -21,7 +21,7 @@ from fastres.engine.precision import Precision
 from fastres.engine.rehearsal import rehearse
 from fastres.engine.stage_step import learning_tensors, stage_step
 from fastres.engine.step import EagerStep
-from fastres.errors import UsageError, run_command
+from fastres.errors import UsageError
 from fastres.geometry import Geometry
 from fastres.model.freeze import set_trainable
 from fastres.model.network import Architecture, build
@@ -30,6 +30,7 @@ from fastres.schedule_types import OneCycle, Schedule, Stage, ViewSettings
 from fastres.track.log import read_log
 from tests.conftest import TINY_FILE
 from tests.test_rehearsal import with_stage
+from tests.tiny_runs import train_tiny
 
 CPU = Precision("fp32", torch.device("cpu"))
 ALL = Stage(name="all", epochs=1, train=("*",), upscale=1, lr_factors={"conv1.*": 0.5, "layer*": 0.25, "fc.bias": 2.0})
@@ -37,11 +38,7 @@ MODERN = ["lr_policy=OneCycle", "label_smoothing=0.1", "ema=0.9", "stages.1.lr_f
 
 
 def run(packed, folder, *settings, code=0):
-    arguments = ["--schedule", str(TINY_FILE), "--data", str(packed), "--run-dir", str(folder), "--wandb", "off",
-                 "--precision", "fp32", "--set", *settings]  # fmt: skip
-    assert run_command(lambda: train_module.main(arguments)) == code
-    summary = folder / "summary.json"
-    return json.loads(summary.read_text()) if summary.exists() else None
+    return train_tiny(packed, folder, "--precision", "fp32", "--set", *settings, code=code)
 
 
 def test_the_first_pattern_that_matches_gives_the_factor():

@@ -10,8 +10,8 @@ from fastres.engine.checkpoint import Position, checkpoints_in, load_checkpoint,
 from fastres.errors import MachineError
 from fastres.track.log import read_log
 from fastres.track.run_dir import RunDir
-from tests.test_checkpoint import STATE, damage, names, stop_after
-from tests.test_train import run
+from tests.test_checkpoint import STATE, damage, names
+from tests.tiny_runs import stop_after, train_tiny
 
 
 def test_what_is_saved_after_damage_is_kept(tmp_path):
@@ -47,7 +47,7 @@ def test_the_summary_of_the_try_before_is_gone_while_a_run_goes_on(packed, tmp_p
     folder = tmp_path / "run"
     with monkeypatch.context() as patch:
         stop_after(patch, 2)
-        assert run(packed, folder, code=75)["status"] == "preempted"
+        assert train_tiny(packed, folder, code=75)["status"] == "preempted"
     before = summary_while_it_runs(monkeypatch, folder)
     write = RunDir.write_summary
 
@@ -56,8 +56,8 @@ def test_the_summary_of_the_try_before_is_gone_while_a_run_goes_on(packed, tmp_p
         raise MachineError("full")
 
     monkeypatch.setattr(RunDir, "write_summary", full_once)
-    assert run(packed, folder, code=4)["status"] == "failed" and before == [False]
-    assert run(packed, folder)["status"] == "done"
+    assert train_tiny(packed, folder, code=4)["status"] == "failed" and before == [False]
+    assert train_tiny(packed, folder)["status"] == "done"
     assert [record["event"] for record in read_log(folder / "log.jsonl")].count("final") == 1
     assert json.loads((folder / "config.json").read_text()).get("deterministic") is None
-    run(packed, folder, "--deterministic", code=2)
+    train_tiny(packed, folder, "--deterministic", code=2)

@@ -1,69 +1,25 @@
-"""The randomized search: its space, its trials through kills and processes, and what it leaves."""
+"""The randomized search: its space, its trials, what goes on where, and what it leaves."""
 
 import json
 import os
-import re
 import subprocess
 import sys
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import pytest
 import yaml
 
 from fastres import train
-from fastres.errors import Diverged, MachineError, Preempted, UsageError, run_command
+from fastres.errors import Diverged, MachineError, UsageError
 from fastres.schedule_file import as_source, write_schedule
 from fastres.schedule_loading import load_schedule, override
 from fastres.schedules import DEMO, PAPER, SCHEDULES
-from fastres.search import __main__ as search_module
 from fastres.search.space import Choice, apply, first_epochs, paper_space
-from fastres.search.trials import library
-from tests.conftest import TINY, TINY_FILE
+from tests.conftest import TINY
+from tests.search_runs import raising, search, trials_in
 
 optuna = pytest.importorskip("optuna")
-
-
-def search(packed, out, *extra, code=0):
-    """The command in this process; `out` is its folder."""
-    arguments = ["--schedule", str(TINY_FILE), "--data", str(packed), "--out", str(out), "--device", "cpu"]
-    assert run_command(lambda: search_module.main([*arguments, *map(str, extra)])) == code
-
-
-def trials_in(out):
-    library()
-    return optuna.load_study(study_name="search", storage=f"sqlite:///{out / 'search.db'}").trials
-
-
-@pytest.fixture
-def trained(monkeypatch):
-    """train.main replaced by arithmetic: the error is what the settings say; what raises is chosen by the test."""
-    calls = []
-
-    def fake(argv):
-        args = train.parser().parse_args(argv)
-        schedule = train.resolve(args)
-        calls.append((args.run_dir, schedule))
-        args.run_dir.mkdir(exist_ok=True)
-        for act in fake.acts.pop(len(calls) - 1, ()):
-            act()
-        error = 1000 * abs(schedule.optimizer.lr - 0.05)
-        summary = {"stages": [{"val_top1_err": error}], "train_s": 1.0, "count": 400}
-        (args.run_dir / "summary.json").write_text(json.dumps(summary))
-        return 0
-
-    fake.calls, fake.acts = calls, {}
-    monkeypatch.setattr(train, "main", fake)
-    monkeypatch.setattr(search_module.results, "draw", lambda study, folder: [])
-    return fake
-
-
-def raising(error):
-    def act():
-        raise error
-
-    return [act]
 
 
 def test_space_is_around_the_schedule_and_draws_stay_inside():
@@ -148,76 +104,6 @@ def test_all_trials_diverged_is_exit_5_and_a_fault_of_the_machine_ends_the_searc
     assert "none of 2 trials" in capsys.readouterr().err
     trained.acts = {2: raising(MachineError("the disk is full"))}
     search(packed, tmp_path / "b", "--trials", 2, code=4)
-
-
-def test_a_stopped_trial_is_taken_up_again_in_its_folder(packed, tmp_path, trained):
-    trained.acts = {1: raising(Preempted("stopped"))}
-    search(packed, tmp_path / "a", "--trials", 3, code=75)
-    search(packed, tmp_path / "a", "--trials", 3)
-    folders = [folder.parent.name for folder, _ in trained.calls]
-    assert folders == ["0000", "0001", "0001", "0003"]
-    assert trained.calls[1][1] == trained.calls[2][1], "the same settings, so its checkpoint fits"
-
-
-@pytest.mark.slow
-def test_a_killed_process_blocks_nothing(packed, tmp_path, trained):
-    """SIGKILL in the middle of a trial: the next process reruns it, and three trials end in all."""
-    script = f"""
-import os, signal, sys
-sys.path.insert(0, {os.getcwd()!r})
-from fastres import train
-from fastres.search.__main__ import main
-train.main = lambda argv: os.kill(os.getpid(), signal.SIGKILL)
-main(["--schedule", {str(TINY_FILE)!r}, "--data", {str(packed)!r}, "--out", {str(tmp_path / "a")!r}, "--trials", "3",
-      "--device", "cpu"])
-"""
-    killed = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-    assert killed.returncode == -9, killed.stderr
-    assert [trial.state.name for trial in trials_in(tmp_path / "a")] == ["RUNNING"]
-    search(packed, tmp_path / "a", "--trials", 3)
-    assert [trial.state.name for trial in trials_in(tmp_path / "a")] == ["FAIL", "COMPLETE", "COMPLETE", "COMPLETE"]
-    assert [folder.parent.name for folder, _ in trained.calls] == ["0000", "0002", "0003"]
-
-
-def test_two_at_once_share_the_trials(packed, tmp_path, trained):
-    """While the first process trains its first trial, another does the rest: no trial twice, none too many."""
-    out = tmp_path / "a"
-    trained.acts = {0: [lambda: search(packed, out, "--trials", 4)]}
-    search(packed, out, "--trials", 4)
-    trials = trials_in(out)
-    assert [trial.state.name for trial in trials] == ["COMPLETE"] * 4 and len(trained.calls) == 4
-    assert len({trial.params["optimizer.lr"] for trial in trials}) == 4
-
-
-@pytest.mark.slow
-def test_two_processes_share_one_search(packed, tmp_path):
-    """The command twice at once, training for real: every trial done once, none too many, one best schedule."""
-    words = [sys.executable, "-m", "fastres.search", "--schedule", str(TINY_FILE), "--data", str(packed), "--out",
-             str(tmp_path / "a"), "--device", "cpu", "--trials", "4", "--set", "stages.1.epochs=1"]  # fmt: skip
-    both = [subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
-    said = [process.communicate(timeout=250) for process in both]
-    assert [process.returncode for process in both] == [0, 0], said
-    trials = trials_in(tmp_path / "a")
-    assert [trial.state.name for trial in trials] == ["COMPLETE"] * 4
-    assert len({trial.params["optimizer.lr"] for trial in trials}) == 4
-    mine = [[int(n) for n in re.findall(r"trial (\d+): [\d.]+ % after", errors)] for _, errors in said]
-    assert sorted(mine[0] + mine[1]) == [0, 1, 2, 3] and all(mine), "both took part"
-    assert load_schedule(str(tmp_path / "a" / "best.py")).name == "tiny-searched"
-
-
-@pytest.mark.parametrize("fault,state", [(None, "COMPLETE"), (Diverged("the loss is nan"), "FAIL")])
-def test_a_trial_that_has_just_ended_is_not_taken_for_killed(packed, tmp_path, trained, monkeypatch, fault, state):
-    """Another process comes between its end and Optuna's note of it."""
-    real, between = optuna.study.Study.optimize, [lambda: search(packed, tmp_path, "--trials", 4)]
-    def watched(objective, trial):
-        try:
-            return objective(trial)
-        finally:
-            (between.pop() if between else int)()
-    monkeypatch.setattr(optuna.study.Study, "optimize", lambda s, f, **k: real(s, partial(watched, f), **k))
-    trained.acts |= {0: raising(fault)} if fault else {}
-    search(packed, tmp_path, "--trials", 4)
-    assert [trial.state.name for trial in trials_in(tmp_path)] == [state] + ["COMPLETE"] * 3
 
 
 def test_tpe_and_bad_options(packed, tmp_path, trained, capsys):

@@ -12,7 +12,7 @@ from fastres import train as train_module
 from fastres.engine.checkpoint import checkpoints_in
 from fastres.errors import run_command
 from tests.conftest import TINY_FILE
-from tests.test_wandb import Answer, Refuse, serving
+from tests.wandb_server import Answer, Refuse, serving
 
 ROOT = Path(__file__).parent.parent
 KEY = "5ec2e7" + "0123456789abcdef" * 2 + "ab"  # 40 hex digits, as W&B's keys

@@ -12,7 +12,7 @@ from fastres import run as run_module
 from fastres import train as train_module
 from fastres.engine.checkpoint import Position, checkpoints_in
 from tests.conftest import TINY_FILE
-from tests.test_train import run
+from tests.tiny_runs import train_tiny
 
 SIGNALLED = """
 import os, signal, sys, threading, time
@@ -59,4 +59,4 @@ def test_a_signal_before_the_first_step_is_heard(packed, tmp_path, monkeypatch):
     monkeypatch.setattr(run_module, "open_split", signalled)
     monkeypatch.setattr(os, "_exit", lambda code: None)  # two splits, two signals
     monkeypatch.setattr(train_module, "train_epoch", None)
-    assert run(packed, tmp_path / "run", code=75)["status"] == "preempted"
+    assert train_tiny(packed, tmp_path / "run", code=75)["status"] == "preempted"

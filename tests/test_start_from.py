@@ -11,22 +11,19 @@ import torch
 from fastres import train as train_module
 from fastres.engine.stage_ends import find_start
 from fastres.engine.step import EagerStep
-from fastres.errors import DataError, run_command
+from fastres.errors import DataError
 from fastres.model.weights import read_weights
 from fastres.schedule_loading import shared_stages
 from fastres.schedules import PAPER, SCHEDULES
 from fastres.track.log import read_log
 from tests.conftest import TINY, TINY_FILE
+from tests.tiny_runs import train_tiny
 
 NAIVE = ["--set", "stages.2.train=*", "--set", "stages.2.epochs=2"]  # the first two stages are TINY's
 
 
 def run(packed, folder, *extra, code=0):
-    arguments = ["--schedule", str(TINY_FILE), "--data", str(packed), "--run-dir", str(folder), "--wandb", "off",
-                 "--precision", "fp32"]  # fmt: skip
-    assert run_command(lambda: train_module.main([*arguments, *extra])) == code
-    summary = folder / "summary.json"
-    return json.loads(summary.read_text()) if summary.exists() else None
+    return train_tiny(packed, folder, "--precision", "fp32", *extra, code=code)
 
 
 @pytest.fixture(scope="module")

@@ -169,26 +169,6 @@ def test_figures_without_the_data_are_all_but_figure_7(studied, launch, tmp_path
     assert run_command(lambda: study_module.main([*command, "--data", str(tmp_path / "gone")])) == 3
 
 
-def test_dry_run_shows_what_is_shared_and_trains_nothing(packed, launch, tmp_path, capsys):
-    study(packed, tmp_path, "--dry-run", "--json")
-    jobs = {job["system"]: job for job in json.loads(capsys.readouterr().out)["jobs"]}
-    assert (jobs["paper"]["shared_with"], jobs["paper"]["shared_stages"]) == ("initialized-fc", 2)
-    assert jobs["initialized-fc"]["epochs"] == jobs["paper"]["epochs"] == 2
-    assert launch.calls == [] and not (tmp_path / "out" / "runs").exists()
-    study(packed, tmp_path, "--dry-run", "--json", "--tune", "--jobs", 2)
-    estimate = json.loads(capsys.readouterr().out)
-    assert estimate["seconds"] == pytest.approx(
-        estimate["search_seconds"] + sum(job["seconds"] for job in estimate["jobs"]) / 2)  # fmt: skip
-
-
-@pytest.mark.parametrize("options", [["--seeds", "0"], ["--scale", "0.5"], ["--jobs", "0"], ["--weights", "resnet18"],
-                                     ["--schedules", "papr"], ["--figures", "a", "--check", "b"]])  # fmt: skip
-def test_bad_options_are_exit_2(options, tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    assert run_command(lambda: study_module.main(options)) == 2
-    assert capsys.readouterr().err.startswith("error: ")
-
-
 def test_set_weights_is_for_all_seeds(studied, packed, launch, tmp_path):
     nets = [str(studied[0] / "runs" / f"naive-fc-s{seed}" / "final.safetensors") for seed in (0, 1)]
     study(packed, tmp_path, "--weights", f"resnet18={nets[0]}", "--set", f"weights={nets[1]}",

@@ -2,16 +2,13 @@
 
 import json
 import time
-from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
-import torch
 
 from fastres.errors import DataError, Preempted, UsageError
 from fastres.schedules import PAPER, SCHEDULES
-from fastres.study import estimate, launch, progress, training, tune, work
+from fastres.study import launch, progress, tune, work
 from fastres.study.jobs import Job, plan
 from fastres.study.task import Task
 from fastres.study.tune import Rates
@@ -226,29 +223,3 @@ def test_a_rate_found_for_another_configuration_is_refused(tmp_path):
     found(jobs[1], 1.0, {"device": "cuda"})
     with pytest.raises(UsageError, match='device: "cuda" in the folder, "cpu" now'):
         rates.schedule(jobs[1])
-
-
-@pytest.mark.parametrize("device,threads,asked,expected", [
-    ("cpu", 2, None, (2, 1)), ("cpu", 1, None, (1, 1)), ("cpu", 16, None, (4, 4)), ("cpu", 16, 3, (3, 5)),
-    ("cpu", 2, 5, (5, 1)), ("cuda", 16, None, (1, None)), ("cuda", 16, 2, (2, None))])  # fmt: skip
-def test_runs_share_a_cpu_and_a_gpu_takes_one(monkeypatch, device, threads, asked, expected):
-    monkeypatch.setattr(training, "choose_device", torch.device)
-    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
-    assert training._shares(SimpleNamespace(device=device, jobs=asked)) == expected
-
-
-def test_the_estimate_is_the_arithmetic_of_an_epoch(monkeypatch, tmp_path):
-    """Stages of 9, 15, ... epochs that train 10 s each; validation goes forward only, on a tenth of the images."""
-    schedule = replace(SCHEDULES["paper"], weights=None)
-    jobs = plan([schedule], 2, tmp_path / "runs", {"paper": [1] * 4}, images=1000)
-    monkeypatch.setattr(estimate, "_stage_seconds", lambda job, options: [10.0 * s.epochs for s in schedule.stages])
-    monkeypatch.setattr(estimate, "stage_flop", lambda plain, classes, side: [
-        1 if list(stage["train"]) == ["fc.*"] else 4 for stage in plain["stages"]])  # fmt: skip
-    manifest = SimpleNamespace(num_classes=9, side=32, count={"train": 1000, "val": 100}.get)
-    found = estimate.estimate(jobs, [], manifest, 2, 1, searches=True)
-    forward = 10.0 * 0.1 / 4
-    one_run = 8.0 + 32 * 10.0 + 27 * forward + 5 * 1.0 / 4 * 4 + 12 * forward
-    trial = 8.0 + 4 * 10.0 + 3 * forward + 1.0
-    assert found["jobs"][1]["seconds"] == pytest.approx(one_run)
-    assert found["search_seconds"] == pytest.approx(3 * trial / 2)
-    assert found["seconds"] == pytest.approx((3 * trial + 2 * one_run) / 2)

@@ -3,7 +3,6 @@ is chosen when Triton is imported); on a machine with a GPU also as it really ru
 """
 
 import os
-import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -15,82 +14,9 @@ import torch
 
 from fastres import views
 from fastres.errors import MachineError
-from fastres.geometry import Geometry
-from fastres.schedule_types import ViewSettings
-from fastres.views import TWELVE_VIEWS, TestPlan, TrainPlan
+from tests.triton_cases import CASES, LARGE, check, inputs, make
 
 pytest.importorskip("triton", reason="Triton is not installed")
-
-SEED = (0xFEDC << 48) + 5  # more than 63 bits
-EXTREME = {"brightness": 1.0, "contrast": 1.0, "saturation": 1.0, "lighting": 1.0}
-HALF_PIXEL = {"convention": "half-pixel"}
-
-
-def train(side, upscale, count, dtype=torch.float32, channels=3, **settings):
-    settings = ViewSettings(impl="triton", **settings)
-    plan = TrainPlan(
-        geometry=Geometry(side, upscale), settings=settings, seed=SEED, stage=1, epoch=3, dtype=dtype, channels=channels
-    )
-    return plan, count
-
-
-def fixed(side, upscale, count, which=slice(None), dtype=torch.float32, **settings):
-    settings = ViewSettings(impl="triton", **settings)
-    return TestPlan(geometry=Geometry(side, upscale), settings=settings, views=TWELVE_VIEWS[which], dtype=dtype), count
-
-
-CASES = {  # what each probes: (plan, number of samples)
-    "training shape": train(64, 4, 1),  # several blocks of columns and of rows
-    "training shape, half-pixel": train(64, 4, 1, **HALF_PIXEL),
-    "after size adaptation": train(64, 1, 2),
-    "smallest": train(8, 1, 6),
-    "smallest, enlarged": train(8, 2, 4),
-    "odd side of the crop": train(24, 1, 3, **HALF_PIXEL),
-    "upscale 3": train(16, 3, 2),
-    "side not a power of two": train(40, 2, 1, **HALF_PIXEL),
-    "extreme": train(8, 2, 12, **EXTREME),
-    "no augmentation": train(8, 1, 3, brightness=0.0, contrast=0.0, saturation=0.0, lighting=0.0, flip=0.0),
-    "always mirrored": train(8, 2, 3, flip=1.0),
-    "bfloat16": train(16, 2, 3, dtype=torch.bfloat16),
-    "float16": train(16, 2, 3, dtype=torch.float16),
-    "four channels": train(16, 2, 2, channels=4),
-    "four channels, no resampling": train(8, 1, 2, channels=4, dtype=torch.bfloat16),
-    "twelve views": fixed(8, 2, 2),
-    "twelve views, no resampling": fixed(16, 1, 1),
-    "twelve views, shrinking with antialias": fixed(16, 1, 1, **HALF_PIXEL),
-    "test shape": fixed(64, 4, 1, slice(7, 11, 3)),  # top right mirrored, and full
-}
-LARGE = ["training shape", "training shape, half-pixel", "test shape"]  # most of a minute in the interpreter
-HALF_BITS = {torch.float32: None, torch.bfloat16: 8, torch.float16: 11}
-
-
-def inputs(count: int, side: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    rng = np.random.default_rng(side)
-    images = torch.from_numpy(rng.integers(0, 256, (count + 2, side, side, 3), dtype=np.uint8))
-    images[0], images[-1, ..., 0] = 0, 255
-    rows = torch.arange(count).flip(0) + 2
-    return images, rows, rows * 7919 + 11
-
-
-def make(name: str, device: str) -> torch.Tensor:
-    plan, count = CASES[name]
-    images, rows, ids = (tensor.to(device) for tensor in inputs(count, plan.geometry.side))
-    out = views.apply(images, rows, ids, plan)
-    assert out.is_contiguous(memory_format=torch.channels_last) and out.dtype == plan.dtype
-    return out.cpu()
-
-
-def check(name: str, ours: torch.Tensor, cut: bool = False) -> None:
-    """`cut`: a bfloat16 may be a whole unit in the last place off, not half."""
-    plan, count = CASES[name]
-    images, rows, ids = inputs(count, plan.geometry.side)
-    settings = replace(plan.settings, impl="reference")
-    truth = views.apply(images, rows, ids, replace(plan, settings=settings, dtype=torch.float64))
-    assert ours.shape == truth.shape
-    allowed = torch.full_like(truth, 2e-6 * max(1.0, truth.abs().max().item()))
-    if bits := HALF_BITS[plan.dtype]:
-        allowed += 2.0 ** (torch.frexp(truth).exponent.clamp(min=-13) - bits - int(not cut))
-    assert ((ours - truth).abs() <= allowed).all()
 
 
 @pytest.fixture(scope="module")
@@ -146,90 +72,6 @@ def test_without_a_gpu_it_says_so():
     plan, count = CASES["smallest"]
     with pytest.raises(MachineError, match="needs a GPU"):
         views.apply(*inputs(count, 8), plan)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["training shape", "after size adaptation", "bfloat16", "twelve views"])
-def test_compiles_for_an_h200_without_one(name, tmp_path):
-    """PTX and machine code for compute capability 9.0: what the interpreter cannot tell. No value spills to memory."""
-    program = (
-        "import sys; sys.path.insert(0, 'tests'); import test_triton_views as t\n"
-        f"print(t.compiled_for_hopper({name!r}))"
-    )
-    root = Path(__file__).parents[1]
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        env={**os.environ, "TRITON_CACHE_DIR": str(tmp_path), "PYTHONPATH": str(root)},
-        cwd=root,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert done.stdout.strip() == "no spills"
-
-
-def compiled_for_hopper(name: str) -> str:
-    import triton
-    from triton.backends.compiler import GPUTarget
-    from triton.compiler import ASTSource
-
-    from fastres.views import triton_kernels
-
-    launched = {}
-
-    class Grid:
-        def __getitem__(self, grid):
-            return lambda *arguments, **named: launched.update(arguments=arguments, named=named)
-
-    kernel, triton_kernels.views_kernel = triton_kernels.views_kernel, Grid()
-    os.environ["TRITON_INTERPRET"] = "1"  # only for the check of the device: nothing is run
-    make(name, "cpu")
-    del os.environ["TRITON_INTERPRET"]
-    named = launched["named"]
-    options = {key: named.pop(key) for key in ("num_warps", "enable_fp_fusion")}
-    kinds = {
-        torch.uint8: "*u8", torch.int64: "*i64", torch.int32: "*i32", torch.float32: "*fp32", torch.float64: "*fp64",
-        torch.bfloat16: "*bf16", torch.float16: "*fp16",
-    }  # fmt: skip
-    signature, aligned = {}, {}
-    for i, (argument, value) in enumerate(zip(kernel.arg_names, launched["arguments"])):
-        signature[argument] = kinds[value.dtype] if isinstance(value, torch.Tensor) else "i64"
-        if isinstance(value, torch.Tensor):
-            aligned[(i,)] = [["tt.divisibility", 16]]
-    constants = {(kernel.arg_names.index(key),): value for key, value in named.items()}
-    signature |= dict.fromkeys(named, "constexpr")
-    source = ASTSource(kernel, signature, constants, aligned)
-    ours = usage(triton.compile(source, target=GPUTarget("cuda", 90, 32), options=options).asm["cubin"])
-    # CUDA's cosine keeps an array for large arguments: 32 bytes of stack under Triton 3.8, none under 3.9
-    cosine = ASTSource(one_cosine(), {"x": "*fp32", "y": "*fp32"}, {}, {})
-    least = usage(triton.compile(cosine, target=GPUTarget("cuda", 90, 32)).asm["cubin"])
-    stacks = [int(re.search(r"STACK:(\d+)", said)[1]) for said in (ours, least)]
-    return "no spills" if stacks[0] <= stacks[1] and "LOCAL:0" in ours else ours + least
-
-
-def usage(cubin: bytes) -> str:
-    """Registers, stack and local memory of a kernel, as cuobjdump says it."""
-    import triton
-
-    path = Path(os.environ["TRITON_CACHE_DIR"]) / "kernel.cubin"
-    path.write_bytes(cubin)
-    tool = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
-    done = subprocess.run([tool, "-res-usage", path], capture_output=True, text=True)
-    return done.stdout + done.stderr
-
-
-def one_cosine():
-    """A kernel that does nothing else."""
-    global tl  # a kernel sees its module's names only
-    import triton
-    import triton.language as tl
-
-    @triton.jit
-    def kernel(x, y):
-        i = tl.arange(0, 128)
-        tl.store(y + i, tl.cos(tl.load(x + i)))
-
-    return kernel
 
 
 @pytest.mark.gpu

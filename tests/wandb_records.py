@@ -46,3 +46,8 @@ def of_kind(found: list, kind: str) -> list:
 def items(message_items) -> dict:
     """{"a/b": value} of items that hold JSON; a nested key is joined by dots."""
     return {item.key or ".".join(item.nested_key): json.loads(item.value_json) for item in message_items}
+
+
+def transaction_logs(run_dir: Path) -> bytes:
+    """What all W&B runs of a folder have on disk, for `wandb sync`."""
+    return b"".join(file.read_bytes() for file in sorted(run_dir.glob("wandb/*run-*/*.wandb")))
