@@ -48,11 +48,18 @@ def diverged(run: "Run", stage: "StageRun", epoch: int, loss: float) -> Diverged
     dump = run.folder.path / "diverged.json"
     content = json.dumps(stage.faulty_batch(epoch)).encode() + b"\n"
     run.world.from_first(lambda: write_atomic(dump, content))
-    lower = run.schedule.optimizer.lr / 4
     return Diverged(
         f"the training loss is {loss} in stage {stage.row.name} epoch {epoch + 1}, expected a finite number; "
-        f"see {dump}, and try a lower rate in another --run-dir: --set optimizer.lr={lower:g}"
+        f"see {dump}, and try a lower rate in another --run-dir: {lower_rate(run.schedule, stage.index)}"
     )
+
+
+def lower_rate(schedule: Schedule, index: int) -> str:
+    """train's option for a quarter of a stage's rate."""
+    own = schedule.stages[index].lr
+    if own is None:
+        return f"--set optimizer.lr={schedule.optimizer.lr / 4:g}"
+    return f"--set stages.{index}.lr={own / 4:g}"
 
 
 def _note(folder: RunDir, schedule: Schedule, seed: int, error: FastresError) -> None:

@@ -2,6 +2,7 @@
 
 import platform
 import resource
+import subprocess
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -41,6 +42,7 @@ def summarise(run: "Run", errors: dict, drawn: list[str]) -> dict:
         "processes": run.world.size,
         "precision": run.precision.name,
         "torch": torch.__version__,
+        "commit": commit(),
         "stages": [_stage_summary(epochs, index, row.name) for index, row in enumerate(run.schedule.stages)],
         "count": len(run.val),
         "errors": errors,
@@ -172,6 +174,19 @@ def device_name(device: torch.device) -> str:
             model = line.partition(":")[2].strip()
             break
     return f"{model} ({torch.get_num_threads()} threads)"
+
+
+def commit() -> str | None:
+    """The short hash of the code that runs, with -dirty where files differ from it; None outside its checkout."""
+    here = Path(__file__)
+    git = ["git", "-C", str(here.parent)]
+    try:
+        if subprocess.run([*git, "ls-files", "--error-unmatch", here.name], capture_output=True).returncode:
+            return None
+        described = [*git, "describe", "--always", "--dirty", "--exclude", "*"]
+        return subprocess.run(described, capture_output=True, text=True).stdout.strip() or None
+    except FileNotFoundError:  # no git here
+        return None
 
 
 def peak_memory_gb(device: torch.device) -> float:

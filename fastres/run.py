@@ -11,7 +11,7 @@ import torch
 from fastres import report
 from fastres.data.engines import open_split
 from fastres.data.manifest import Manifest
-from fastres.endings import diverged
+from fastres.endings import diverged, lower_rate
 from fastres.engine.checkpoint import Position
 from fastres.engine.operate import Theatre, operate
 from fastres.engine.precision import Precision
@@ -152,7 +152,7 @@ class Run:
         if not math.isfinite(val_loss):
             raise Diverged(
                 f"the validation loss is {val_loss} in stage {stage.row.name} epoch {epoch + 1}, expected a finite "
-                f"number; try a lower rate in another --run-dir: --set optimizer.lr={self.schedule.optimizer.lr / 4:g}"
+                f"number; try a lower rate in another --run-dir: {lower_rate(self.schedule, stage.index)}"
             )
         lr, loss = stage.learning_rate.at((epoch + 1) * stage.steps_per_epoch - 1), stage.step.mean_loss()
         stage.learning_rate.after_epoch(errors["top1"])

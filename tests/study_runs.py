@@ -78,7 +78,7 @@ def result_of(out: Path) -> dict:
 
 
 def made_run(folder: Path, name: str, errors: dict, *, seed=0, classes=200, side=64, count=10_000, curve=(50.0, 40.0),
-             ids=None, status="done") -> Path:  # fmt: skip
+             rates=None, ids=None, status="done") -> Path:  # fmt: skip
     """A run folder with the figures given: {"METHOD top1": %}; the rest 12-crop's, or 30 and 10."""
     schedule = replace(SCHEDULES.get(name, SCHEDULES["paper"]), name=name).to_dict()
     folder.mkdir(parents=True)
@@ -88,12 +88,16 @@ def made_run(folder: Path, name: str, errors: dict, *, seed=0, classes=200, side
     table = {m: {k: errors.get(f"{m} {k}", errors.get(f"12-crop {k}", d)) for k, d in (("top1", 30.0), ("top5", 10.0))}
              for m in ("full", "centre", "10-crop", "12-crop")}  # fmt: skip
     stages = [{"train_s": 1.0, "img_per_s": 9.0, "val_top1_err": 1.0}] * len(schedule["stages"])
-    summary = {"status": status, "count": count, "train_s": 4.0, "stages": stages, "error": "the training loss is nan",
-               "errors": dict.fromkeys(COMBINATIONS, table)}  # fmt: skip
-    (folder / "summary.json").write_text(json.dumps(summary))
+    summary = {"status": status, "error": "the training loss is nan"}
+    if status == "done":
+        summary = {"status": status, "count": count, "train_s": 4.0, "stages": stages, "commit": "abc1234",
+                   "errors": dict.fromkeys(COMBINATIONS, table)}  # fmt: skip
+    if status != "unfinished":
+        (folder / "summary.json").write_text(json.dumps(summary))
     last = len(schedule["stages"]) - 1
-    lines = [{"event": "epoch", "stage": last, "stage_name": "x", "epoch_total": k + 1, "val_top1_err": e,
-              "val_top5_err": e / 2, "train_s": 1.0, "img_per_s": 9.0} for k, e in enumerate(curve)]  # fmt: skip
+    lines = [{"event": "epoch", "stage": last, "stage_name": "x", "epoch_total": k + 1, "val_top1_err": e, "lr": rate,
+              "val_top5_err": e / 2, "train_s": 1.0, "img_per_s": 9.0}
+             for k, (e, rate) in enumerate(zip(curve, rates or [0.1] * len(curve), strict=True))]  # fmt: skip
     (folder / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     ids = ids or [f"n{k:08d}" for k in range(classes)]
     seen = 100_000 * schedule["stages"][0]["epochs"]

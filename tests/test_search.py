@@ -92,10 +92,25 @@ def test_another_search_in_the_folder_is_refused(packed, tmp_path, trained, caps
 
 
 def test_a_diverged_trial_is_not_the_end(packed, tmp_path, trained, capsys):
-    trained.acts = {0: raising(Diverged("the training loss is nan")), 1: raising(Diverged("again"))}
+    kept = tmp_path / "a" / "trials" / "0000" / "run" / "checkpoints"
+    trained.acts = {0: [kept.mkdir, *raising(Diverged("the training loss is nan"))], 1: raising(Diverged("again"))}
     search(packed, tmp_path / "a", "--trials", 3)
     assert [trial.state.name for trial in trials_in(tmp_path / "a")] == ["FAIL", "FAIL", "COMPLETE"]
+    assert kept.parent.is_dir() and not kept.exists(), "no weights are kept"
     assert "2 did not train" in capsys.readouterr().out
+
+
+def test_it_is_said_which_stages_no_trial_came_to(packed, tmp_path, trained, capsys):
+    search(packed, tmp_path / "a", "--trials", 1)
+    sentence = "No trial came to conv1, all-14: what is best there was not asked."
+    assert sentence in capsys.readouterr().out and sentence in (tmp_path / "a" / "best.py").read_text()
+    search(packed, tmp_path / "b", "--trials", 1, "--epochs", 6)
+    assert "No trial came to" not in capsys.readouterr().out
+
+
+def test_where_every_stage_has_a_rate_there_is_none_to_search():
+    with pytest.raises(UsageError, match="no optimizer.lr to search"):
+        paper_space(replace(TINY, stages=tuple(replace(stage, lr=0.1) for stage in TINY.stages)))
 
 
 def test_all_trials_diverged_is_exit_5_and_a_fault_of_the_machine_ends_the_search(packed, tmp_path, trained, capsys):

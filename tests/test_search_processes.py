@@ -23,6 +23,9 @@ def test_a_stopped_trial_is_taken_up_again_in_its_folder(packed, tmp_path, train
     folders = [folder.parent.name for folder, _ in trained.calls]
     assert folders == ["0000", "0001", "0001", "0003"]
     assert trained.calls[1][1] == trained.calls[2][1], "the same settings, so its checkpoint fits"
+    search(packed, tmp_path / "b", "--trials", 3)
+    drawn = [schedule for _, schedule in trained.calls]
+    assert drawn[4:] == [drawn[0], drawn[1], drawn[3]], "a stop changes no draw after it"
 
 
 @pytest.mark.slow

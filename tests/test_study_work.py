@@ -40,10 +40,10 @@ def test_progress_of_a_task_is_what_its_files_say(tmp_path):
     stage = PAPER.stages[0]
     job = Job(PAPER, 0, tmp_path / "runs" / "paper-s0", None, 1, 3.0, 1.0)
     run, search = Task(job), Task(job, tmp_path / "tune" / "paper")
-    assert run.part() == search.part() == 0.0 and (run.cost, search.cost) == (3.0, 3.0)
+    assert run.part() == search.part() == 0.0 and (run.cost, search.cost) == (3.0, 4.0)
     (tmp_path / "tune" / "paper" / "trials" / "0000" / "run").mkdir(parents=True)
     (tmp_path / "tune" / "paper" / "trials" / "0000" / "run" / "summary.json").write_text("{}")
-    assert search.part() == pytest.approx(1 / 3)
+    assert search.part() == pytest.approx(1 / 4)
     job.folder.mkdir(parents=True)
     epochs = [{"event": "epoch", "stage": 0}] * stage.epochs + [{"event": "epoch", "stage": 1}] * 9
     (job.folder / "log.jsonl").write_text("".join(json.dumps(record) + "\n" for record in epochs))
@@ -52,7 +52,7 @@ def test_progress_of_a_task_is_what_its_files_say(tmp_path):
         assert overall.time_left(0) == "time left not known yet"
         overall.begin(search)
         overall.end(search, "")
-        assert overall._done / overall._total == pytest.approx(2 / 4), "what was done before does not count as done now"
+        assert overall._done / overall._total == pytest.approx(3 / 5), "what was done before does not count as done now"
 
 
 class Slow:

@@ -10,13 +10,14 @@ import torch
 
 from fastres import evaluate as evaluate_module
 from fastres import train as train_module
+from fastres.endings import lower_rate
 from fastres.engine.step import EagerStep
 from fastres.errors import Preempted
 from fastres.model.weights import read_weights
 from fastres.study.runs import read_runs
 from fastres.track import show as show_module
 from fastres.track.log import read_log
-from tests.conftest import TINY_FILE
+from tests.conftest import TINY, TINY_FILE
 from tests.tiny_runs import stop_after, train_tiny
 
 
@@ -157,7 +158,9 @@ def test_stopped_at_a_step_and_resumed_ends_in_the_same_bits(packed, tmp_path, f
 def test_divergence_is_exit_5(packed, tmp_path, capsys):
     summary = train_tiny(packed, tmp_path / "run", "--set", "optimizer.lr=1e30", code=5)
     assert summary["status"] == "diverged" and (tmp_path / "run" / "diverged.json").exists()
-    assert "expected a finite number" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "expected a finite number" in said and "--set optimizer.lr=2.5e+29" in said
+    assert [lower_rate(TINY, index) for index in (0, 3)] == ["--set optimizer.lr=0.0125", "--set stages.3.lr=0.005"]
 
 
 def test_dry_run_trains_nothing(packed, tmp_path, capsys):

@@ -22,6 +22,7 @@ import torch
 
 from fastres.engine.precision import choose_device
 from fastres.errors import MachineError
+from fastres.report import commit
 
 # What makes the peers fastest. glibc gives big freed buffers back to the system by default, and every batch then pays
 # for fresh zeroed pages: keeping them makes FFCV 1.6 times and kornia 4.9 times as fast. Threads of torch that spin
@@ -164,13 +165,6 @@ def machine(device: torch.device) -> dict:
         "python": platform.python_version(), "libraries": libraries, "commit": commit(),
         "date": date.today().isoformat(), "load_before": round(os.getloadavg()[0], 2),
     }  # fmt: skip
-
-
-def commit() -> str | None:
-    """The short hash of the code that ran, with -dirty where files differ from it; None outside a checkout."""
-    described = ["git", "describe", "--always", "--dirty", "--exclude", "*"]
-    found = subprocess.run(described, capture_output=True, text=True, cwd=Path(__file__).parent)
-    return found.stdout.strip() or None
 
 
 def _processor() -> str:

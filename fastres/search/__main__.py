@@ -85,7 +85,8 @@ def as_text(result: dict) -> str:
         table(rows, ["setting", "best"]),
         "",
         f"trial {best['number']} of {result['trials']} ({result['failed']} did not train): {best['val_top1_err']:.2f} "
-        f"+- {best['standard_error']:.2f} % centre-crop error after {result['epochs']} epochs",
+        f"+- {best['standard_error']:.2f} % centre-crop error after {result['epochs']} epochs."
+        f"{results.untried(result)}",
         *(f"picture {path}" for path in result["pictures"]),
         f"W&B sweep {result['sweep']}",
         f"train it: python -m fastres.train --schedule {result['schedule_file']}",

@@ -12,7 +12,7 @@ from fastres.files import write_atomic
 from fastres.schedule_file import write_schedule
 from fastres.schedule_types import Schedule
 from fastres.scoring import standard_error
-from fastres.search.space import Choice, Range, Space, apply
+from fastres.search.space import Choice, Range, Space, apply, first_epochs
 from fastres.search.trials import ended_trials, library
 
 SWEEP_METRIC = "val/top1_err"  # as the W&B mirror names the centre-crop error
@@ -35,6 +35,7 @@ def best_of(study, schedule: Schedule, epochs: int) -> dict:
     return {
         "schedule": schedule.name,
         "epochs": epochs,
+        "untried_stages": [stage.name for stage in schedule.stages[len(first_epochs(schedule, epochs).stages) :]],
         "trials": len(ended),
         "failed": len(ended) - len(good),
         "best": {
@@ -47,13 +48,19 @@ def best_of(study, schedule: Schedule, epochs: int) -> dict:
     }
 
 
+def untried(result: dict) -> str:
+    """One sentence on the stages that no trial came to, with a space before it; nothing where there are none."""
+    names = result["untried_stages"]
+    return f" No trial came to {', '.join(names)}: what is best there was not asked." if names else ""
+
+
 def write_best(path: Path, schedule: Schedule, result: dict) -> Path:
     """The whole schedule with the best settings, as a file for `train --schedule`."""
     best = result["best"]
     note = (
         f"{schedule.name} with the best of {result['trials']} searched settings.\n\nTrial {best['number']}: "
         f"{best['val_top1_err']:.2f} +- {best['standard_error']:.2f} % centre-crop validation error after "
-        f"{result['epochs']} epochs.\n    python -m fastres.train --schedule {shlex.quote(str(path))}"
+        f"{result['epochs']} epochs.{untried(result)}\n    python -m fastres.train --schedule {shlex.quote(str(path))}"
     )
     return write_schedule(path, replace(apply(schedule, best["settings"]), name=f"{schedule.name}-searched"), note)
 

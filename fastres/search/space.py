@@ -40,7 +40,15 @@ Space = dict[str, Range | Choice]  # by the name that `train --set` knows
 
 
 def paper_space(schedule: Schedule) -> Space:
-    """The five parameters of the search, by the names of `--set`. For `paper`: lr 0.001 to 0.1, batch 64 to 512."""
+    """The five parameters of the search, by the names of `--set`. For `paper`: lr 0.001 to 0.1, batch 64 to 512.
+
+    UsageError where every stage has a rate of its own: the schedule's would do nothing.
+    """
+    if all(stage.lr is not None for stage in schedule.stages):
+        raise UsageError(
+            f"schedule {schedule.name}: every stage has a rate of its own, so there is no optimizer.lr to search; "
+            "take lr out of the stages that are to have the searched one"
+        )
     lr, batch_size = schedule.optimizer.lr, schedule.batch_size
     return {
         "optimizer.lr": Range(lr / 10, lr * 10, log=True),

@@ -86,7 +86,7 @@ class Search:
             if len(ended) + len(running) >= trials:
                 claim.release()
                 return
-            study.sampler = self._sampler(len(study.get_trials(deepcopy=False)))
+            study.sampler = self._sampler(_drawn(study))
             with contextlib.ExitStack() as held:
                 held.callback(claim.release)
                 study.optimize(partial(self._run, claim, held), n_trials=1, catch=(TrialFailed,))
@@ -128,12 +128,11 @@ class Search:
                 raise
             trial.set_user_attr(ENDED, "diverged" if isinstance(error, Diverged) else "memory")
             say(f"trial {trial.number}: {error}")
+            _drop_weights(run)
             raise TrialFailed(str(error)) from error
         finally:
             torch.cuda.empty_cache()
-        for large in ("checkpoints", "stages", "final.safetensors"):  # a search keeps figures, not weights
-            path = run / large
-            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        _drop_weights(run)
         return json.loads((run / "summary.json").read_text())
 
     def _sampler(self, number: int):
@@ -177,11 +176,31 @@ def _origin(trial) -> int:
     return trial.user_attrs.get("again_of", trial.number)
 
 
+def _drawn(study) -> int:
+    """How many settings were drawn so far: trials but those tried again, and those killed before they had any."""
+    failed = library().trial.TrialState.FAIL
+    return sum(
+        "again_of" not in trial.user_attrs and (trial.state != failed or bool(_settings(trial)))
+        for trial in study.get_trials(deepcopy=False)
+    )
+
+
+def _settings(trial) -> dict | None:
+    """What was drawn, or what is listed where it had not begun."""
+    return trial.params or trial.system_attrs.get("fixed_params")
+
+
 def _queue_again(study, trial) -> None:
     """The same settings once more, before any new ones."""
-    settings = trial.params or trial.system_attrs.get("fixed_params")  # those of a listed one, which had not begun
-    if settings:  # killed before it had drawn any: nothing is lost
+    if settings := _settings(trial):  # killed before it had drawn any: nothing is lost
         study.enqueue_trial(settings, user_attrs={"again_of": _origin(trial)})
+
+
+def _drop_weights(run: Path) -> None:
+    """A search keeps figures."""
+    for large in ("checkpoints", "stages", "final.safetensors"):
+        path = run / large
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
 
 def _in_state(study, name: str) -> list:

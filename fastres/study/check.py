@@ -68,7 +68,7 @@ def _row(name: str, figure: str, paper: float, runs: list[Trained]) -> Row:
     if found is None:
         return Row(name, figure, paper, None, None, f"no figure: {', '.join(sorted({run.status for run in runs}))}")
     margin = 0.0 if bound else MARGIN.get(figure) or MARGIN[figure.split(" ")[-1]]
-    tolerance = margin + 2 * uncertainty(runs, found)
+    tolerance = margin + 2 * uncertainty(runs, found, VALIDATION_IMAGES)
     if found.mean < paper - tolerance:
         word = "lower"
     elif found.mean > paper + tolerance and not bound:

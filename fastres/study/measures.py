@@ -60,19 +60,21 @@ def spread_of(values: list[float | None]) -> Spread | None:
     return Spread(statistics.mean(there), statistics.stdev(there) if len(there) > 1 else None, len(there))
 
 
-def uncertainty(runs: list[Trained], found: Spread) -> float:
+def uncertainty(runs: list[Trained], found: Spread, count: int | None = None) -> float | None:
     """Standard error of an error in %: that of the validation images, and that of the seeds where there are several.
 
-    All runs see the same validation images, so those do not average out over seeds.
+    All runs see the same validation images, so those do not average out over seeds. `count`: how many those are, by
+    default what the first finished run says; None where none is finished.
     """
-    images = standard_error(min(max(found.mean, 0.0), 100.0), count_of(runs))
-    seeds = 0.0 if found.std is None else found.std / math.sqrt(found.n)
-    return math.hypot(images, seeds)
+    count = count or next((run.summary["count"] for run in runs if run.status == "done"), None)
+    if count is None:
+        return None
+    return math.hypot(standard_error(min(max(found.mean, 0.0), 100.0), count), of_seeds(found))
 
 
-def count_of(runs: list[Trained]) -> int:
-    """Validation images of the first finished run."""
-    return next((run.summary["count"] for run in runs if run.status == "done"), 1)
+def of_seeds(found: Spread) -> float:
+    """Standard error of a mean over seeds; 0 for one, which tells nothing of others."""
+    return 0.0 if found.std is None else found.std / math.sqrt(found.n)
 
 
 def _settled(run: Trained) -> float | None:

@@ -50,8 +50,10 @@ def _markdown(content: dict, folder: Path) -> str:
     what = content["label"].partition(")")[0].removeprefix("The procedural ").partition(" (")
     what = f"{what[0].capitalize()}**, {what[2]}" if what[2] else f"{content['label'].partition('.')[0]}**"
     disagrees = "; ".join(content["disagrees"]) or "none"
+    trained = sorted({run["commit"] for run in content["runs"] if run.get("commit")})
+    code = f"code of {', '.join(trained)}" if trained else f"drawn by {machine['commit']}"
     head = (
-        f"**{what}; {where}, {machine['date']}, {machine['commit']}; the record is `runs/{folder.name}/`. Comparisons "
+        f"**{what}; {where}, {machine['date']}, {code}; the record is `runs/{folder.name}/`. Comparisons "
         f"of the paper's that it contradicts by more than twice the standard error: {disagrees}."
     )
     seeds = {row[1] for row in table["rows"]}

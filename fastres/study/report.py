@@ -4,9 +4,12 @@ import json
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
+from fastres.errors import UsageError
 from fastres.files import write_atomic
+from fastres.schedule_types import Plateau
 from fastres.study import tables
 from fastres.study.claims import Verdict, judge
 from fastres.study.crops import Answers, draw_answers, kinds_table
@@ -63,6 +66,9 @@ class Result:
 
 def gather(runs: list[Trained], out: Path, answer: Callable[[dict], Answers | None], notes: list[str]) -> Result:
     """Draw and tabulate `runs`; PNGs go to `out`. `answer` makes figure 7's answers from the runs by system."""
+    if other := next((run for run in runs if run.content_digest != runs[0].content_digest), None):
+        raise UsageError(f"{runs[0].folder} and {other.folder}: trained on different data; expected runs on one data "
+                         "set: draw each by itself")  # fmt: skip
     out.mkdir(parents=True, exist_ok=True)
     systems = by_system(runs)
     answers = answer(systems)
@@ -79,8 +85,25 @@ def gather(runs: list[Trained], out: Path, answer: Callable[[dict], Answers | No
     verdicts = judge(systems, (answers.system, answers.wrong) if answers else None)
     return Result(
         label=label_of(kind, runs), kind=kind, systems=systems, tables=found, verdicts=verdicts,
-        pictures={k: p for k, p in pictures.items() if p is not None}, notes=[*notes, *notes_on_nets(systems)],
+        pictures={k: p for k, p in pictures.items() if p is not None},
+        notes=[*notes, *notes_on_rates(runs), *notes_on_nets(systems)],
     )  # fmt: skip
+
+
+def notes_on_rates(runs: list[Trained]) -> list[str]:
+    """In which runs the paper's rule lowered the rate: those have annealed, the others not."""
+    ruled = [run for run in runs if run.schedule["lr_policy"]["kind"] == Plateau.__name__]
+    lowered = [run for run in ruled if any(
+        earlier["stage"] == later["stage"] and later["lr"] < earlier["lr"]
+        for earlier, later in pairwise(run.epochs))]  # fmt: skip
+    if not ruled or len(lowered) == len(ruled):
+        return []
+    named: dict[str, list[str]] = {}
+    for run in lowered:
+        named.setdefault(run.name, []).append(str(run.seed))
+    where = ", ".join(f"{name} (seed{'s' * (len(seeds) > 1)} {', '.join(seeds)})" for name, seeds in named.items())
+    return [f"the rule that lowers the rate when the error stalls did so in {len(lowered)} of the {len(ruled)} runs "
+            f"that have it{': ' * bool(where)}{where}; the others kept every stage's first rate"]  # fmt: skip
 
 
 def notes_on_nets(systems: dict[str, list[Trained]]) -> list[str]:
@@ -200,8 +223,9 @@ def _file(key: str) -> str:
 
 def _plain_run(run: Trained) -> dict:
     """A run's own figures, without paths."""
-    kept = ("errors", "count", "stages", "train_s", "val_s", "eval_s", "wall_s", "device", "precision", "torch")
-    curve = ("epoch_total", "stage_name", "val_top1_err", "val_top5_err", "train_s")
+    kept = ("errors", "count", "stages", "train_s", "val_s", "eval_s", "wall_s", "device", "precision", "torch",
+            "commit")  # fmt: skip
+    curve = ("epoch_total", "stage_name", "lr", "val_top1_err", "val_top5_err", "train_s")
     return {
         "system": run.name, "seed": run.seed, "status": run.status, "taken_over_stages": run.shared,
         "flop_per_image": list(run.flop), "images": run.images,

@@ -91,7 +91,8 @@ def table_2(systems: dict[str, list[Trained]]) -> Table:
     return Table(
         "Table 2: all systems, error in % (12-crop unless said)", header, rows,
         f"{unit}: arithmetic of training, shared stages counted for each system that contains them, the pretraining "
-        f"not. Equal epochs are not equal compute. {NO_TEST}",
+        "not. Equal epochs are not equal compute. The paper has no final figure of conv1-naive (38 % on the centre "
+        f"crop after one epoch) and of conv1-blank (not below 50 % in 15). {NO_TEST}",
     )  # fmt: skip
 
 

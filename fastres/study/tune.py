@@ -79,16 +79,21 @@ class Rates:
     def note(self, systems: list[str]) -> list[str]:
         """One sentence on all rates; none where nothing was searched."""
         found = {name: read_object(self.folder(name) / "best.json", "") for name in systems if self._folder}
-        chosen = {
-            factor: [name.removesuffix(SMALL) for name, best in found.items() if best and best["factor"] == factor]
-            for factor in FACTORS
-        }
-        if not any(chosen.values()):
-            return []
-        said = "; ".join(f"times {factor:.2g} for {', '.join(names)}" for factor, names in chosen.items() if names)
-        tried = ", ".join(f"{factor:.2g}" for factor in FACTORS)
-        return [f"each system's own stages have the best rate of {len(FACTORS)}, by the same search (one epoch of each "
-                f"stage at {tried} times the schedule's, centre-crop error, seed 0): {said}"]  # fmt: skip
+        searched: dict[tuple, dict[float, list[str]]] = {}  # by the factors that were tried: the systems by the best
+        for name, best in found.items():
+            if best:
+                chosen = searched.setdefault(tuple(best["config"]["factors"]), {})
+                chosen.setdefault(best["factor"], []).append(name.removesuffix(SMALL))
+        return [_said(tried, chosen) for tried, chosen in searched.items()]
+
+
+def _said(tried: tuple[float, ...], chosen: dict[float, list[str]]) -> str:
+    said = "; ".join(f"times {factor:.2g} for {', '.join(chosen[factor])}" for factor in tried if factor in chosen)
+    edges = [name for factor in (min(tried), max(tried)) for name in chosen.get(factor, [])]
+    beyond = f" (a rate beyond those tried may be better for {', '.join(edges)})" if edges else ""
+    rates = ", ".join(f"{factor:.2g}" for factor in tried)
+    return (f"each system's own stages have the best rate of {len(tried)}, by the same search (one epoch of each stage "
+            f"at {rates} times the schedule's, centre-crop error, seed 0): {said}{beyond}")  # fmt: skip
 
 
 def rates_of(runs: list[Trained]) -> list[str]:
