@@ -23,7 +23,7 @@ help:
 	@echo "make lint       ruff"
 	@echo "make bench      speed of views and steps here, ours beside its peers (about 5 minutes; leave the machine idle)"
 	@echo "make lock       pin what .venv holds now: requirements.lock and requirements-all.lock (needs the network)"
-	@echo "make clean      remove what these commands made, .venv included"
+	@echo "make clean      remove what these commands made, .venv included; your own runs stay"
 
 demo: .venv/base$(KIND).stamp
 	$(BIN)/python preprocess/pack.py --small-world --out $(DEMO)
@@ -56,7 +56,7 @@ lock: setup
 	$(LOCK) --output-file requirements-all.lock --all-extras
 
 clean:
-	rm -rf .venv runs/live build dist *.egg-info .pytest_cache .ruff_cache
+	rm -rf .venv $(DEMO) runs/live/demo-s0 build dist *.egg-info .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .venv/bin/python:

@@ -29,7 +29,8 @@ TRAIN_VIEWS_SHOWN = 16
 
 def summarise(run: "Run", errors: dict, drawn: list[str]) -> dict:
     """summary.json of a finished run: every final error by combination and method, seconds and img/s per stage."""
-    epochs = [record for record in read_log(run.folder.path / "log.jsonl") if record["event"] == "epoch"]
+    log = read_log(run.folder.path / "log.jsonl")
+    epochs = [record for record in log if record["event"] == "epoch"]
     train_s, wait_s = (sum(record[name] for record in epochs) for name in ("train_s", "wait_s"))
     return {
         "status": "done",
@@ -42,7 +43,7 @@ def summarise(run: "Run", errors: dict, drawn: list[str]) -> dict:
         "processes": run.world.size,
         "precision": run.precision.name,
         "torch": torch.__version__,
-        "commit": commit(),
+        "commits": sorted({record["commit"] for record in log if record.get("commit")}),
         "stages": [_stage_summary(epochs, index, row.name) for index, row in enumerate(run.schedule.stages)],
         "count": len(run.val),
         "errors": errors,
@@ -185,7 +186,7 @@ def commit() -> str | None:
             return None
         described = [*git, "describe", "--always", "--dirty", "--exclude", "*"]
         return subprocess.run(described, capture_output=True, text=True).stdout.strip() or None
-    except FileNotFoundError:  # no git here
+    except OSError:  # no git here, or none that may be run
         return None
 
 

@@ -60,7 +60,7 @@ class Run:
         network, self._resumed = take_up(self, start)
         self.network = network.to(self.precision.device, memory_format=torch.channels_last)
         device = report.device_name(self.precision.device)
-        self.log("start", position=self.position, device=device, processes=world.size)
+        self.log("start", position=self.position, device=device, processes=world.size, commit=report.commit())
         # last, so that nothing that can be refused above leaves a mirror behind
         name = f"{schedule.name}-s{args.seed}"
         tags = [schedule.name, schedule.arch, args.engine, precision.name, precision.device.type]

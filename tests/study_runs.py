@@ -90,7 +90,7 @@ def made_run(folder: Path, name: str, errors: dict, *, seed=0, classes=200, side
     stages = [{"train_s": 1.0, "img_per_s": 9.0, "val_top1_err": 1.0}] * len(schedule["stages"])
     summary = {"status": status, "error": "the training loss is nan"}
     if status == "done":
-        summary = {"status": status, "count": count, "train_s": 4.0, "stages": stages, "commit": "abc1234",
+        summary = {"status": status, "count": count, "train_s": 4.0, "stages": stages, "commits": ["abc1234"],
                    "errors": dict.fromkeys(COMBINATIONS, table)}  # fmt: skip
     if status != "unfinished":
         (folder / "summary.json").write_text(json.dumps(summary))

@@ -113,6 +113,14 @@ def test_where_every_stage_has_a_rate_there_is_none_to_search():
         paper_space(replace(TINY, stages=tuple(replace(stage, lr=0.1) for stage in TINY.stages)))
 
 
+def test_the_rate_is_one_that_trials_use(packed, tmp_path, trained, capsys):
+    """Three epochs of a schedule end in its second stage; that others use the schedule's rate does not help."""
+    own = ["--set", "stages.0.lr=0.1", "stages.1.lr=0.1"]
+    search(packed, tmp_path / "a", "--trials", 1, *own, code=2)
+    assert "no optimizer.lr to search" in capsys.readouterr().err and trained.calls == []
+    search(packed, tmp_path / "a", "--trials", 1, *own, "--epochs", 4)
+
+
 def test_all_trials_diverged_is_exit_5_and_a_fault_of_the_machine_ends_the_search(packed, tmp_path, trained, capsys):
     trained.acts = {k: raising(Diverged("nan")) for k in range(2)}
     search(packed, tmp_path / "a", "--trials", 2, code=5)

@@ -112,15 +112,16 @@ def test_equality_is_within_two_points_as_far_as_can_be_told(tmp_path, extractor
 
 @pytest.mark.parametrize("lowest,status,word", [
     (60.0, "done", "agrees"), (50.3, "done", "open"), (30.0, "done", "disagrees"), (60.0, "unfinished", "open"),
-    (None, "diverged", "agrees")])  # fmt: skip
+    (None, "diverged", "agrees"), (60.0, "diverged", "agrees"), (45.0, "diverged", "open")])  # fmt: skip
 def test_a_bound_is_held_by_an_error_above_it_and_by_divergence(tmp_path, lowest, status, word):
     run = made_run(tmp_path / "a", "conv1-blank", {}, curve=(95.0, lowest) if lowest else (), status=status)
     verdict = next(v for v in judge(by_system(read_runs([run]))) if v.claim.lower == 50.0)
-    assert verdict.word == word and verdict.figures == ("diverged" if lowest is None else verdict.figures)
+    assert verdict.word == word and (verdict.figures == "diverged") == (status == "diverged" and word == "agrees")
     assert next(v for v in judge({}) if v.claim.lower == 50.0).word == "not measured"
 
 
-@pytest.mark.parametrize("slow,word", [((4, 4), "agrees"), ((4, 2), "open"), ((1, 1), "disagrees"), ((4,), "open")])
+@pytest.mark.parametrize("slow,word", [
+    ((4, 4), "agrees"), ((3, 3), "agrees"), ((4, 2), "open"), ((1, 1), "disagrees"), ((4,), "open")])  # fmt: skip
 def test_epochs_to_settle_are_judged_by_their_seeds(tmp_path, slow, word):
     """The extractor settles in its 2nd epoch with every seed."""
     def settling(name, epoch, seed):
@@ -140,6 +141,7 @@ def test_it_is_said_which_runs_the_rule_gave_a_lower_rate(tmp_path):
     (note,) = notes_on_rates(runs)
     assert "did so in 1 of the 3 runs that have it: paper (seed 1);" in note
     assert notes_on_rates(runs[1:2]) == notes_on_rates(runs[3:]) == []
+    assert "in none of the 1 runs" in notes_on_rates(runs[:1])[0]
 
 
 def test_runs_on_different_data_are_not_drawn_together(tmp_path):
@@ -208,6 +210,12 @@ def test_record_and_readme_table(tmp_path):
     assert folder.name in table and table.endswith("\n- A note.")
     assert re.search(r"\| `naive-fc` \| 2 \| 40.5 ± 0.7 \| 1.[67] \| 48.7 \|", table)
     assert re.search(r"\| `paper` \| 2 \| 30.5 ± 0.7 \| 1.5 \| 25.0 \|", table)
+    assert "trained by the code of abc1234;" in table
+    newer = record(tmp_path / "runs", replace(result, notes=["another"]), "python -m fastres.study paper --small-world")
+    table = readme_table(tmp_path / "runs")
+    assert f"`runs/{newer.name}/`. What the paper says" in table and "\n- Another." in table and "A note" not in table
+    assert f"Older records:\n\n- `runs/{folder.name}/`: Small world, 20 classes of 32 pixels" in table
+    assert table.endswith("; 2 systems, 2 seeds.")
 
 
 def test_data_are_told_apart_and_labelled(tmp_path):

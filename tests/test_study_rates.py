@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 from dataclasses import replace
 
 import pytest
@@ -98,3 +99,10 @@ def test_rates_are_told_as_they_were_searched(tmp_path):
     assert "best rate of 2," in first and "times 0.5 for a (a rate beyond those tried may be better for a)" in first
     assert "at 0.5, 1, 2 times" in second and second.endswith(
         "times 1 for b; times 2 for c (a rate beyond those tried may be better for c)")
+
+
+def test_without_optuna_the_remedy_comes_before_anything_is_packed(packed, tmp_path, launch, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    study(packed, tmp_path, "--tune", schedules=(NAIVE,), code=4)
+    assert "pip install 'optuna" in capsys.readouterr().err
+    assert launch.searches == [] and not (tmp_path / "out").exists()

@@ -52,7 +52,8 @@ def main(argv: list[str] | None = None) -> int:
         raise UsageError(f"--trials {args.trials}: expected 1 or more")
     library()
     schedule = train.resolve(args)
-    cut, space = first_epochs(schedule, args.epochs), paper_space(schedule)
+    cut = first_epochs(schedule, args.epochs)
+    space = paper_space(cut)
     manifest = load_manifest(args.data)
     rehearse(cut, manifest.num_classes, manifest.side)  # what is wrong with the schedule is said before any trial
     precision = choose_precision(args.precision, choose_device(args.device))
@@ -60,7 +61,7 @@ def main(argv: list[str] | None = None) -> int:
     config = {
         "schedule": cut.to_dict(), "content_digest": manifest.content_digest, "precision": precision.name,
         "device": precision.device.type, "seed": args.seed, "sampler": args.sampler, "engine": args.engine,
-        "space": {name: asdict(kind) for name, kind in space.items()},
+        "space": {name: asdict(kind) for name, kind in space.items()}, "draws": "numbered by what was drawn",
     }  # fmt: skip
     options = ("--data", str(args.data), "--seed", str(args.seed), "--engine", args.engine, "--device", args.device,
                "--precision", args.precision)  # fmt: skip

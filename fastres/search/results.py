@@ -28,8 +28,8 @@ def best_of(study, schedule: Schedule, epochs: int) -> dict:
     good = [trial for trial in ended if trial.value is not None]
     if not good:
         raise Diverged(
-            f"none of {len(ended)} trials of {schedule.name} trained; see the messages above and search around a lower "
-            f"rate: --set optimizer.lr={schedule.optimizer.lr / 10:g} in another --out"
+            f"none of {len(ended)} trials of {schedule.name} trained; see the messages above and search around a tenth "
+            "of its rates in another --out"
         )
     best = min(good, key=lambda trial: (trial.value, trial.number))
     return {

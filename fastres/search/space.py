@@ -42,7 +42,7 @@ Space = dict[str, Range | Choice]  # by the name that `train --set` knows
 def paper_space(schedule: Schedule) -> Space:
     """The five parameters of the search, by the names of `--set`. For `paper`: lr 0.001 to 0.1, batch 64 to 512.
 
-    UsageError where every stage has a rate of its own: the schedule's would do nothing.
+    `schedule`: what a trial trains. UsageError where every stage has its own rate: this one would do nothing.
     """
     if all(stage.lr is not None for stage in schedule.stages):
         raise UsageError(

@@ -99,9 +99,9 @@ class Search:
         """
         folder = self._folder(trial)
         held.enter_context(_locked(folder / "alive.lock"))
-        claim.release()
         settings = {name: kind.suggest(trial, name) for name, kind in self.space.items()}
         trial.set_user_attr("settings", settings)
+        claim.release()  # not before it has settings: whoever is next counts what was drawn
         note = f"Trial {folder.name} of a search over {self.schedule.name}."
         file = write_schedule(folder / "schedule.py", self.apply(self.schedule, settings), note)
         say(f"trial {trial.number}: {', '.join(f'{k} {_short(v)}' for k, v in settings.items())}")

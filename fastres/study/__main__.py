@@ -37,8 +37,10 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--small-world", action="store_true", help="on the procedural stand-in, which is packed for it")
     p.add_argument("--seeds", type=int, default=1, metavar="N", help="seeds 0 to N-1 (default 1)")
     p.add_argument("--schedules", metavar="A,B", help="names or files (default: every system)")
-    p.add_argument("--scale", type=float, metavar="F", help="small world: the demo's epochs times F (default 0.67)")
-    p.add_argument("--tune", action="store_true", help="search each system's learning rate first: four short runs")
+    p.add_argument("--scale", type=float, metavar="F",
+                   help="small world: the demo's epochs times F, each stage rounded up (default 2/3)")  # fmt: skip
+    p.add_argument("--tune", action="store_true",
+                   help="search each system's learning rate first, four short runs each; needs Optuna")  # fmt: skip
     p.add_argument("--jobs", type=int, metavar="N",
                    help="runs at a time (default: one a core, up to 4, on a CPU; 1 on a GPU)")  # fmt: skip
     p.add_argument("--out", type=Path, metavar="DIR", help="default runs/live/study or runs/live/study-small-world")

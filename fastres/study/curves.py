@@ -39,9 +39,8 @@ FIGURES = (
     CurveFigure(
         "first layer", "Other ways to make and train the first layer",
         ("paper", "torch7-raw", "antialias", "pullback", "conv1-frozen", "conv1-batch"),
-        "Of these only torch7-raw, which is section 3.4 to the letter. The gain that each filter of `paper` and "
-        "conv1-naive gets is ours, and the paper says neither what BatchNorm does while the first layer learns nor "
-        "tries other inits.", least=2,
+        "Section 3.4 scales the filters without the gain that they get in paper and conv1-naive here (without it: "
+        "torch7-raw); it has no other inits, and does not say what BatchNorm does meanwhile.", least=2,
     ),
     CurveFigure(
         "beyond", "Beyond the paper", ("paper", "per-layer-lr", "gradual", "modern", "from-scratch"),

@@ -26,15 +26,28 @@ def record(root: Path, result: Result, command: str) -> Path:
 
 
 def readme_table(runs: Path) -> str:
-    """What README shows between its study markers: Table 2 of the newest record of each data set, what disagrees, and
-    what a reader must know."""
-    newest: dict[str, tuple[dict, Path]] = {}
-    for file in sorted(runs.glob("*_study-*/study.json")):
-        content = json.loads(file.read_text())
-        newest[content["label"]] = content, file.parent  # the label says which data
-    if not newest:
+    """What README shows between its study markers: Table 2 of the newest record of each kind of data, what disagrees,
+    what a reader must know; and where the older records are."""
+    found = [(json.loads(file.read_text()), file.parent) for file in sorted(runs.glob("*_study-*/study.json"))]
+    if not found:
         return "No study has been recorded yet."
-    return "\n\n".join(_markdown(*found) for found in reversed(newest.values()))
+    newest = {content["kind"]: folder for content, folder in found}
+    shown = [_markdown(*one) for one in reversed(found) if one[1] in newest.values()]
+    older = [_older(*one) for one in reversed(found) if one[1] not in newest.values()]
+    return "\n\n".join([*shown, *(["Older records:\n\n" + "\n".join(older)] if older else [])])
+
+
+def _older(content: dict, folder: Path) -> str:
+    rows = content["tables"]["table 2"]["rows"]
+    seeds = max(row[1] for row in rows)
+    return (f"- `runs/{folder.name}/`: {_data(content).replace('**', '')}; {len(rows)} systems, {seeds} "
+            f"seed{'s' * (seeds > 1)}.")  # fmt: skip
+
+
+def _data(content: dict) -> str:
+    """Which data, and on what networks, from the label; the kind of data in bold."""
+    what = content["label"].partition(")")[0].removeprefix("The procedural ").partition(" (")
+    return f"**{what[0].capitalize()}**, {what[2]}" if what[2] else f"**{content['label'].partition('.')[0]}**"
 
 
 def _markdown(content: dict, folder: Path) -> str:
@@ -47,14 +60,14 @@ def _markdown(content: dict, folder: Path) -> str:
                  _cell(paper5), str(epochs), _cell(spent), _cell(seconds, 0)]  # fmt: skip
         lines.append(f"| {' | '.join(cells)} |")
     where = machine["gpu"] or f"{machine['processor']}, {machine['cores']} cores"
-    what = content["label"].partition(")")[0].removeprefix("The procedural ").partition(" (")
-    what = f"{what[0].capitalize()}**, {what[2]}" if what[2] else f"{content['label'].partition('.')[0]}**"
     disagrees = "; ".join(content["disagrees"]) or "none"
-    trained = sorted({run["commit"] for run in content["runs"] if run.get("commit")})
-    code = f"code of {', '.join(trained)}" if trained else f"drawn by {machine['commit']}"
+    trained = [run.get("commits") for run in content["runs"]]
+    code = f"page made by the code of {machine['commit']}"
+    if all(trained):
+        code = f"trained by the code of {', '.join(sorted({one for some in trained for one in some}))}"
     head = (
-        f"**{what}; {where}, {machine['date']}, {code}; the record is `runs/{folder.name}/`. Comparisons "
-        f"of the paper's that it contradicts by more than twice the standard error: {disagrees}."
+        f"{_data(content)}; {where}, {machine['date']}, {code}; the record is `runs/{folder.name}/`. "
+        f"What the paper says and this record contradicts, by more than twice the standard error: {disagrees}."
     )
     seeds = {row[1] for row in table["rows"]}
     notes = [*content["notes"], *([ONE_SEED] if seeds == {1} else [])]

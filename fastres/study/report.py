@@ -68,7 +68,7 @@ def gather(runs: list[Trained], out: Path, answer: Callable[[dict], Answers | No
     """Draw and tabulate `runs`; PNGs go to `out`. `answer` makes figure 7's answers from the runs by system."""
     if other := next((run for run in runs if run.content_digest != runs[0].content_digest), None):
         raise UsageError(f"{runs[0].folder} and {other.folder}: trained on different data; expected runs on one data "
-                         "set: draw each by itself")  # fmt: skip
+                         "set; draw each by itself")  # fmt: skip
     out.mkdir(parents=True, exist_ok=True)
     systems = by_system(runs)
     answers = answer(systems)
@@ -102,8 +102,11 @@ def notes_on_rates(runs: list[Trained]) -> list[str]:
     for run in lowered:
         named.setdefault(run.name, []).append(str(run.seed))
     where = ", ".join(f"{name} (seed{'s' * (len(seeds) > 1)} {', '.join(seeds)})" for name, seeds in named.items())
-    return [f"the rule that lowers the rate when the error stalls did so in {len(lowered)} of the {len(ruled)} runs "
-            f"that have it{': ' * bool(where)}{where}; the others kept every stage's first rate"]  # fmt: skip
+    rule = "the rule that lowers the rate when the error stalls did so in"
+    if not lowered:
+        return [f"{rule} none of the {len(ruled)} runs that have it: all kept every stage's first rate"]
+    return [f"{rule} {len(lowered)} of the {len(ruled)} runs that have it: {where}; the others kept every stage's "
+            "first rate"]  # fmt: skip
 
 
 def notes_on_nets(systems: dict[str, list[Trained]]) -> list[str]:
@@ -182,7 +185,7 @@ def summary_lines(result: Result) -> list[str]:
     lines = [f"{len(result.systems)} systems, {sum(map(len, result.systems.values()))} runs; of the paper's "
              f"{len(result.verdicts)} comparisons {len(measured)} could be made"]  # fmt: skip
     for word, heading in (("disagrees", "These runs disagree with the paper:"), ("agrees", "They agree:"),
-                          ("open", "Too near to tell (within twice the standard error):")):  # fmt: skip
+                          ("open", "Open, these runs cannot tell:")):  # fmt: skip
         those = [v for v in measured if v.word == word]
         if those:
             lines += [heading, *(f"  {v.claim.where}: {v.claim.text} ({v.figures})" for v in those)]
@@ -224,7 +227,7 @@ def _file(key: str) -> str:
 def _plain_run(run: Trained) -> dict:
     """A run's own figures, without paths."""
     kept = ("errors", "count", "stages", "train_s", "val_s", "eval_s", "wall_s", "device", "precision", "torch",
-            "commit")  # fmt: skip
+            "commits")  # fmt: skip
     curve = ("epoch_total", "stage_name", "lr", "val_top1_err", "val_top5_err", "train_s")
     return {
         "system": run.name, "seed": run.seed, "status": run.status, "taken_over_stages": run.shared,

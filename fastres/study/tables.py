@@ -92,7 +92,7 @@ def table_2(systems: dict[str, list[Trained]]) -> Table:
         "Table 2: all systems, error in % (12-crop unless said)", header, rows,
         f"{unit}: arithmetic of training, shared stages counted for each system that contains them, the pretraining "
         "not. Equal epochs are not equal compute. The paper has no final figure of conv1-naive (38 % on the centre "
-        f"crop after one epoch) and of conv1-blank (not below 50 % in 15). {NO_TEST}",
+        f"crop after one epoch) or of conv1-blank (not below 50 % in 15 epochs). {NO_TEST}",
     )  # fmt: skip
 
 

@@ -15,6 +15,7 @@ from fastres.schedule_loading import load_schedule, override
 from fastres.schedule_types import Schedule
 from fastres.schedules import BEYOND, SYSTEMS, small_world
 from fastres.schedules.small import NETS
+from fastres.search.trials import library
 from fastres.study import launch, small
 from fastres.study.estimate import as_text, estimate
 from fastres.study.jobs import Job, plan
@@ -39,6 +40,8 @@ class Done:
 
 def train_all(args: argparse.Namespace) -> Done:
     """Prepare, plan and train: everything between the command line and run folders to report on."""
+    if args.tune:
+        library()  # what is missing is said before anything is packed
     names = args.schedules.split(",") if args.schedules else []
     systems = [load_schedule(name) for name in names] or [*SYSTEMS, *BEYOND]
     data, nets = args.data or Path("packed"), _nets(args.weights)

@@ -77,22 +77,24 @@ class Rates:
         return replace(job.schedule, stages=(*found.stages[: job.shared], *job.schedule.stages[job.shared :]))
 
     def note(self, systems: list[str]) -> list[str]:
-        """One sentence on all rates; none where nothing was searched."""
+        """A sentence on the rates for every set of them that was tried; none where nothing was searched."""
         found = {name: read_object(self.folder(name) / "best.json", "") for name in systems if self._folder}
         searched: dict[tuple, dict[float, list[str]]] = {}  # by the factors that were tried: the systems by the best
         for name, best in found.items():
             if best:
                 chosen = searched.setdefault(tuple(best["config"]["factors"]), {})
                 chosen.setdefault(best["factor"], []).append(name.removesuffix(SMALL))
-        return [_said(tried, chosen) for tried, chosen in searched.items()]
+        return [_said(tried, chosen, len(searched) == 1) for tried, chosen in searched.items()]
 
 
-def _said(tried: tuple[float, ...], chosen: dict[float, list[str]]) -> str:
+def _said(tried: tuple[float, ...], chosen: dict[float, list[str]], every: bool) -> str:
+    count = sum(map(len, chosen.values()))
+    who = "each system's own stages have" if every else f"the own stages of {count} systems have"
     said = "; ".join(f"times {factor:.2g} for {', '.join(chosen[factor])}" for factor in tried if factor in chosen)
     edges = [name for factor in (min(tried), max(tried)) for name in chosen.get(factor, [])]
     beyond = f" (a rate beyond those tried may be better for {', '.join(edges)})" if edges else ""
     rates = ", ".join(f"{factor:.2g}" for factor in tried)
-    return (f"each system's own stages have the best rate of {len(tried)}, by the same search (one epoch of each stage "
+    return (f"{who} the best rate of {len(tried)}, by the same search (one epoch of each stage "
             f"at {rates} times the schedule's, centre-crop error, seed 0): {said}{beyond}")  # fmt: skip
 
 
