@@ -10,14 +10,14 @@ import torch
 
 from fastres import evaluate as evaluate_module
 from fastres import train as train_module
-from fastres.endings import lower_rate
 from fastres.engine.step import EagerStep
 from fastres.errors import Preempted
 from fastres.model.weights import read_weights
+from fastres.report import commit
 from fastres.study.runs import read_runs
 from fastres.track import show as show_module
 from fastres.track.log import read_log
-from tests.conftest import TINY, TINY_FILE
+from tests.conftest import TINY_FILE
 from tests.tiny_runs import stop_after, train_tiny
 
 
@@ -113,6 +113,7 @@ def test_log_and_summary_hold_everything(finished):
     assert [r["stage_name"] for r in epochs] == ["fc", "all", "all", "conv1", "all-14", "all-14"]
     assert all(r["img_per_s"] > 0 and r["train_s"] > 0 for r in epochs)
     assert summary["status"] == "done" and summary["count"] == 20
+    assert summary["commits"] == [found for found in (commit(),) if found]
     assert set(summary["errors"]) == {"expsum", "softmax", "logit", "max", "vote"}
     assert all(set(table) == {"full", "centre", "10-crop", "12-crop"} for table in summary["errors"].values())
     assert all(os.path.getsize(path) > 10_000 for path in summary["pictures"]) and len(summary["pictures"]) == 3
@@ -154,13 +155,22 @@ def test_stopped_at_a_step_and_resumed_ends_in_the_same_bits(packed, tmp_path, f
     assert [r for r in logs[0] if r[0] == "epoch"] == [r for r in logs[1] if r[0] == "epoch"]
 
 
+def diverging(packed, folder, setting, capsys):
+    """What a run says that ends at once with a loss that is not finite."""
+    assert train_tiny(packed, folder, "--set", setting, code=5)["status"] == "diverged"
+    assert (folder / "diverged.json").exists()
+    return capsys.readouterr().err.rstrip()
+
+
 @pytest.mark.fault(27)
 def test_divergence_is_exit_5(packed, tmp_path, capsys):
-    summary = train_tiny(packed, tmp_path / "run", "--set", "optimizer.lr=1e30", code=5)
-    assert summary["status"] == "diverged" and (tmp_path / "run" / "diverged.json").exists()
-    said = capsys.readouterr().err
-    assert "expected a finite number" in said and "--set optimizer.lr=2.5e+29" in said
-    assert [lower_rate(TINY, index) for index in (0, 3)] == ["--set optimizer.lr=0.0125", "--set stages.3.lr=0.005"]
+    said = diverging(packed, tmp_path / "run", "optimizer.lr=1e30", capsys)
+    assert "expected a finite number" in said and said.endswith("in another --run-dir: --set optimizer.lr=2.5e+29")
+
+
+def test_divergence_of_a_stage_with_its_own_rate_names_that(packed, tmp_path, capsys):
+    said = diverging(packed, tmp_path / "run", "stages.3.lr=1e30", capsys)
+    assert said.endswith("in another --run-dir: --set stages.3.lr=2.5e+29")
 
 
 def test_dry_run_trains_nothing(packed, tmp_path, capsys):
