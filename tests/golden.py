@@ -17,6 +17,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import torch
+from llvmlite.binding import get_host_cpu_name
 
 from fastres import run, train
 from fastres.data.manifest import sha256_of
@@ -36,9 +37,10 @@ TOLERANCE = 0.02
 
 
 def kind() -> dict:
-    """What the bits depend on."""
-    return {"device": device_name(torch.device("cpu")), "machine": platform.machine(), "torch": torch.__version__,
-            "numba": version("numba")}  # fmt: skip
+    """What the bits depend on. Two processors of one name may have other instructions."""
+    return {"device": device_name(torch.device("cpu")), "machine": platform.machine(),
+            "instructions": f"{torch.backends.cpu.get_cpu_capability()}, {get_host_cpu_name()}",
+            "torch": torch.__version__, "numba": version("numba")}  # fmt: skip
 
 
 def trace(*extra: str) -> dict:
