@@ -78,7 +78,8 @@ def photos(folder: Path) -> None:
 
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory) -> Path:
-    """A clone, or a copy where there is no git, in which `python` is this one; the photos are the newcomer's."""
+    """A clone, or a copy where there is no git, in which `python` is this one; the photos are the newcomer's, and packed
+    as the README's commands expect it."""
     folder = tmp_path_factory.mktemp("newcomer") / "fastres"
     if (ROOT / ".git").exists() and shutil.which("git"):
         subprocess.run(["git", "clone", "--quiet", str(ROOT), str(folder)], check=True)
@@ -86,6 +87,7 @@ def clone(tmp_path_factory) -> Path:
         ignored = shutil.ignore_patterns(".venv", "live", "__pycache__", ".git")
         shutil.copytree(ROOT, folder, ignore=ignored)
     photos(folder / "photos")
+    typed("python preprocess/pack.py --source photos --side 64", folder)  # stands for Tiny ImageNet in packed/
     return folder
 
 
