@@ -78,8 +78,8 @@ def photos(folder: Path) -> None:
 
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory) -> Path:
-    """A clone, or a copy where there is no git, in which `python` is this one; the photos are the newcomer's, and packed
-    as the README's commands expect it."""
+    """A clone, or a copy where there is no git, in which `python` is this one; the photos are the newcomer's. packed/
+    has them too: README's commands expect Tiny ImageNet there."""
     folder = tmp_path_factory.mktemp("newcomer") / "fastres"
     if (ROOT / ".git").exists() and shutil.which("git"):
         subprocess.run(["git", "clone", "--quiet", str(ROOT), str(folder)], check=True)
