@@ -13,14 +13,15 @@ KIND   := $(if $(LOCKED),-locked)
 
 export OMP_NUM_THREADS ?= $(shell nproc)
 
-.PHONY: help lock setup demo test test-slow lint bench clean
+.PHONY: help lock setup demo test test-slow test-real lint bench clean
 
 help:
 	@echo "make demo       set up what the main job needs, then run it on the small world (no GPU, no data)"
 	@echo "make test       set up everything, then the fast tests"
 	@echo "make test-slow  set up everything, then the slow tests"
+	@echo "make test-real  set up everything, then the tests on the real data: TINY_IMAGENET=DIR|ZIP IMAGENET_WEIGHTS=DIR"
 	@echo "                (LOCKED=1 before any of these: the exact versions of the lock, checked by their hashes)"
-	@echo "make lint       ruff"
+	@echo "make lint       ruff: rules and format"
 	@echo "make bench      speed of views and steps here, ours beside its peers (about 5 minutes; leave the machine idle)"
 	@echo "make lock       pin what .venv holds now: requirements.lock and requirements-all.lock (needs the network)"
 	@echo "make clean      remove what these commands made, .venv included; your own runs stay"
@@ -33,13 +34,17 @@ setup: .venv/all$(KIND).stamp
 
 # each file's tests in one process, as many at once as there are cores: each of them uses one
 test: setup
-	$(BIN)/python -m pytest -m "not slow" --numprocesses auto --dist loadfile
+	$(BIN)/python -m pytest -m "not slow and not real" --numprocesses auto --dist loadfile --no-loadscope-reorder
 
 test-slow: setup
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m "slow and not real" --numprocesses auto --dist loadfile --no-loadscope-reorder --timeout 900
+
+test-real: setup
+	$(BIN)/python -m pytest -m real tests/real
 
 lint: .venv/lint.stamp
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 
 bench: setup
 	$(BIN)/pip install --quiet kornia timm lightning
@@ -53,7 +58,7 @@ lock: setup
 	$(BIN)/pip install --quiet uv
 	$(BIN)/pip freeze --exclude-editable > .venv/frozen.txt
 	$(LOCK) --output-file requirements.lock
-	$(LOCK) --output-file requirements-all.lock --all-extras
+	$(LOCK) --output-file requirements-all.lock $(addprefix --extra ,ffcv dali search dashboard timm onnx dev)
 
 clean:
 	rm -rf .venv $(DEMO) runs/live/demo-s0 build dist *.egg-info .pytest_cache .ruff_cache
@@ -66,7 +71,7 @@ clean:
 	$(if $(LOCKED),,$(BIN)/pip install --quiet --upgrade pip setuptools wheel)
 
 .venv/lint.stamp: | .venv/bin/python
-	$(BIN)/pip install --quiet 'ruff>=0.12'
+	$(BIN)/pip install --quiet 'ruff>=0.17,<0.18'
 	@touch $@
 
 # A torch that lies on the machine without a torchvision to match is not what we want: ask for both by name, first.

@@ -3,14 +3,15 @@
 import hashlib
 from collections import Counter
 
-from preprocess.decode import GRAYSCALE_MODES
+from fastres.data.convert import GRAYSCALE_MODES
 from preprocess.decode_pool import Chunk
 
 
 class Counts:
-    """One split: images, grayscale ones, what was converted, what was left out."""
+    """One split: images, in all and by class, grayscale ones, what was converted, what was left out."""
 
-    def __init__(self) -> None:
+    def __init__(self, classes: int) -> None:
+        self.classes, self.per_class = classes, Counter()
         self.good = self.grayscale = self.skipped = 0
         self.converted: Counter[str] = Counter()
         self.pixels = hashlib.sha256()
@@ -18,6 +19,7 @@ class Counts:
     def add(self, chunk: Chunk) -> None:
         self.good += len(chunk.records)
         self.skipped += len(chunk.bad)
+        self.per_class.update(record.label for record in chunk.records)
         for known in chunk.known:
             self.converted.update(known.kinds)
             self.pixels.update(known.fingerprint)
@@ -28,6 +30,7 @@ class Counts:
         return {
             "count": self.good,
             "labelled": labelled,
+            **({"per_class": [self.per_class[label] for label in range(self.classes)]} if labelled else {}),
             "grayscale": self.grayscale,
             "converted": dict(sorted(self.converted.items())),
             "skipped": self.skipped,

@@ -3,23 +3,23 @@
 Everything is written into <out>/.packing and renamed when all of it is on the disk; the manifest comes
 last. Killed before the renames, the folder is as it was; killed among them, it has no manifest but whole
 files, and the next run makes it anew. The lock is the kernel's and dies with its process.
+What is not ours is not touched: ours is what a manifest or a state of ours in the folder lists, see owned.py.
 """
 
 import contextlib
-import fcntl
 import json
 import os
 import shutil
 from pathlib import Path
 
 from fastres.data import manifest as manifests
-from fastres.errors import UsageError
-from fastres.files import sweep, sync_folder, write_atomic
+from fastres.machine.errors import UsageError
+from fastres.machine.files import ours, sweep, sync_folder, write_atomic
+from fastres.machine.lock import take
 from preprocess.disk import disk_faults, require_space
+from preprocess.owned import BAD_IMAGES, STATE, owned, refuse_foreign, refuse_packing_of_others, refuse_taken
 
 LOCK = ".pack.lock"
-STATE = ".pack-state.json"  # what the last run saw, to know that nothing has changed since
-BAD_IMAGES = "bad-images.txt"
 
 
 class Staging:
@@ -31,7 +31,10 @@ class Staging:
 
     def __enter__(self) -> "Staging":
         with disk_faults(self.out):
+            self._made = not self.out.exists()
             self.out.mkdir(parents=True, exist_ok=True)
+            refuse_foreign(self.out)
+            refuse_packing_of_others(self.out, self.folder, LOCK)
             self._lock = self._take_lock()
             try:
                 shutil.rmtree(self.folder, ignore_errors=True)  # of a run that was killed
@@ -46,23 +49,22 @@ class Staging:
         shutil.rmtree(self.folder, ignore_errors=True)
         (self.out / LOCK).unlink(missing_ok=True)
         os.close(self._lock)
-        with contextlib.suppress(OSError):  # not empty, as it should be after a success
-            self.out.rmdir()
+        if self._made:
+            with contextlib.suppress(OSError):  # not empty, as it should be after a success
+                self.out.rmdir()
 
     def _take_lock(self) -> int:
         """An open, locked <out>/.pack.lock. UsageError while another process has it."""
         path = self.out / LOCK
         while True:
-            handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                holder = os.pread(handle, 32, 0).decode() or "unknown"
+            handle = ours(path, os.O_RDWR | os.O_CREAT)
+            if not take(handle):
+                holder = os.pread(handle, 32, 0).decode(errors="replace") or "unknown"
                 os.close(handle)
                 raise UsageError(
                     f"{self.out}: found another packer at work (process {holder}), expected none; wait for it "
                     "or choose another --out"
-                ) from None
+                )
             with contextlib.suppress(FileNotFoundError):
                 if os.path.samestat(os.fstat(handle), os.stat(path)):
                     os.pwrite(handle, f"{os.getpid()}".encode(), 0)
@@ -72,21 +74,31 @@ class Staging:
     def require_space(self, needed: int) -> None:
         require_space(self.out, needed)
 
-    def publish(self, manifest: manifests.Manifest, stale: set[str], bad: list[tuple[str, str]]) -> None:
-        """Give every file of the manifest its final name, remove those in `stale`, write the manifest last."""
+    def publish(self, manifest: manifests.Manifest, possible: set[str], bad: list[tuple[str, str]]) -> None:
+        """Give every file of the manifest its final name, remove what else is ours, write the manifest last.
+
+        possible: names that any format of ours may have. UsageError, with nothing changed, where something that is not
+        ours has one of the names.
+        """
         if bad:
             lines = "".join(f"{path}\t{reason}\n" for path, reason in bad)
             (self.folder / BAD_IMAGES).write_text(lines, encoding="utf-8")
-        for name in (STATE, manifests.FILE_NAME, BAD_IMAGES, *sorted(stale - set(manifest.files))):
+        new = [*manifest.files, *([BAD_IMAGES] if bad else [])]
+        refuse_taken(self.out, new)
+        before = owned(self.out) & {*possible, BAD_IMAGES}
+        self._note({"publishing": sorted({*before, *new})})  # killed from here on, they are still known as ours
+        for name in (manifests.FILE_NAME, *sorted(before.difference(new))):
             (self.out / name).unlink(missing_ok=True)
-        for name in (*manifest.files, *([BAD_IMAGES] if bad else [])):
+        for name in new:
             os.replace(self.folder / name, self.out / name)
         sync_folder(self.out)
         manifests.save_manifest(self.out, manifest)
 
     def remember(self, request: dict, names: list[str]) -> None:
         """Note what was asked, and the outputs as they lie on the disk now."""
-        state = {"request": request, "outputs": _stats(self.out, names)}
+        self._note({"request": request, "outputs": _stats(self.out, names)})
+
+    def _note(self, state: dict) -> None:
         write_atomic(self.out / STATE, (json.dumps(state, indent=1) + "\n").encode())
 
 
@@ -101,5 +113,5 @@ def remembered(out: Path) -> dict | None:
         state = json.loads((out / STATE).read_text(encoding="utf-8"))
         untouched = state["outputs"] == _stats(out, list(state["outputs"]))
         return dict(state["request"]) if untouched else None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None

@@ -1,6 +1,8 @@
 """Shared by all tests: small packed data, and schedules short enough to run to their end in a second or two."""
 
+import gc
 import os
+import signal
 
 os.environ.setdefault("WANDB_MODE", "disabled")  # tests of the mirror ask for it themselves
 
@@ -10,13 +12,27 @@ from pathlib import Path
 import pytest
 import torch
 
-from fastres.schedule_types import Optimizer, Plateau, Schedule, Stage
-from tests import fault_record, trees, worlds
-from tests.demo import demo_run, demo_world  # noqa: F401 - fixtures
+from fastres.machine import gpu
+from fastres.schedules.types import Optimizer, Plateau, Schedule, Stage
+from tests.support import fault_record, trees, worlds
+from tests.support.demo import demo_run, demo_world  # noqa: F401 - fixtures
 
 # the networks here are so small that a second thread costs more than it brings
 os.environ["OMP_NUM_THREADS"] = "1"
 torch.set_num_threads(1)
+
+
+if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:  # pytest was started by nohup; the processes of tests are not
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+# Begun first, so that at the end no process waits for another one's. In the fast tier one process compiles Numba's
+# kernels in test_views while the next is at test_fake_cuda and test_triton_views, which need none of them: on a fresh
+# machine each process would compile them for itself.
+LONGEST = (
+    *("test_end_to_end.py", "test_newcomer.py", "test_many_processes.py", "test_kills.py"),
+    *("test_views.py", "test_fake_cuda.py", "test_triton_views.py", "test_every_schedule.py", "test_train.py"),
+    *("test_run_files.py", "test_distributed.py", "test_api.py", "test_predict_images.py", "test_start_from.py"),
+)
 
 
 def pytest_addoption(parser) -> None:
@@ -25,15 +41,26 @@ def pytest_addoption(parser) -> None:
 
 def pytest_collection_modifyitems(items) -> None:
     fault_record.note_marks(items)
+    places = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path.name, len(places)))
+
+
+def pytest_collection_finish() -> None:
+    """What was imported needs no more looks: 360,000 objects, which cost each gc.collect() of a run 0.35 s."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item, call):
-    """On CI a test of a fault may not be skipped, or README's table would go on saying that it is survived."""
+    """On CI a test of a fault may not be skipped, or reliability.md's table would go on saying that it is survived."""
     report = yield
-    needs_gpu = item.get_closest_marker("gpu")
-    if report.skipped and os.environ.get("CI") and item.get_closest_marker("fault") and not needs_gpu:
-        report.outcome, report.longrepr = "failed", f"a fault's test was skipped on CI: {report.longrepr}"
+    needs_gpu, real = item.get_closest_marker("gpu"), item.get_closest_marker("real")
+    if report.skipped and os.environ.get("CI") and not needs_gpu:
+        if item.get_closest_marker("fault"):
+            report.outcome, report.longrepr = "failed", f"a fault's test was skipped on CI: {report.longrepr}"
+        if real and os.environ.get("TINY_IMAGENET"):
+            report.outcome, report.longrepr = "failed", f"the real data are here, and a test skipped: {report.longrepr}"
     return report
 
 
@@ -42,8 +69,15 @@ def pytest_runtest_logreport(report) -> None:
 
 
 def pytest_sessionfinish(session) -> None:
+    gc.unfreeze()  # or libraries take what is left at the end for leaks
     if session.config.getoption("--record-faults"):
         fault_record.write()
+
+
+@pytest.fixture(autouse=True)
+def _forgets_the_gpu():
+    """Each test asks torch for the GPU anew, or a test that patches torch would depend on the tests before it."""
+    gpu.is_usable.cache_clear()
 
 
 @pytest.fixture(scope="session")
@@ -72,7 +106,7 @@ def tree(tmp_path):
 @pytest.fixture
 def packer(tmp_path, capsys):
     """packer(*arguments) packs into <tmp>/packed, or into `out`."""
-    from tests.packing import Packer
+    from tests.support.packing import Packer
 
     return Packer(tmp_path, capsys)
 
@@ -89,7 +123,7 @@ def no_login(monkeypatch, tmp_path):
 @pytest.fixture
 def trained(monkeypatch):
     """Training that the search's trials do in no time; every call of it."""
-    from tests.search_runs import arithmetic
+    from tests.support.search_runs import arithmetic
 
     return arithmetic(monkeypatch)
 
@@ -97,8 +131,9 @@ def trained(monkeypatch):
 @pytest.fixture
 def launch(monkeypatch):
     """The study's runs and searches go in this process, without the study's pictures; every command line of theirs."""
-    from fastres.study import launch, report
-    from tests.study_runs import InProcess
+    from fastres.study.findings import report
+    from fastres.study.training import launch
+    from tests.support.study_runs import InProcess
 
     launched = InProcess()
     monkeypatch.setattr(launch, "Child", launched)
@@ -129,4 +164,4 @@ def tiny() -> Schedule:
     return replace(TINY)
 
 
-TINY_FILE = Path(__file__).with_name("tiny_schedule.py")
+TINY_FILE = Path(__file__).parent / "support" / "tiny_schedule.py"

@@ -3,14 +3,18 @@
 import importlib
 import sys
 
-from fastres.errors import UsageError, run_command
+from fastres.machine.command import run_command
+from fastres.machine.errors import UsageError
 
 SUBJECTS = {  # name: (module with a main(argv), what it measures)
     "views": ("fastres.bench.views", "pixels in memory to network input: the kernel alone"),
+    "augmented": ("fastres.bench.augmented", "resized crops, erasing, MixUp and CutMix beside the plain view"),
     "loaders": ("fastres.bench.loaders", "packed file to batches ready for the network, one warm epoch"),
     "packing": ("fastres.bench.packing", "a tree of JPEGs to packed files for every engine"),
     "steps": ("fastres.bench.steps", "one optimiser step of every kind of stage"),
+    "predict": ("fastres.bench.predict", "a folder of photos to a CSV of answers"),
     "soak": ("fastres.bench.soak", "50 epochs: memory, threads and file handles must stay flat"),
+    "gpu": ("fastres.bench.gpu.command", "all of it on a new GPU: what works, is wrong or slow (also `fastres gpu`)"),
     "run": ("fastres.bench.run", "a whole schedule from a cold start, one process a seed"),
 }
 

@@ -4,8 +4,6 @@ import argparse
 import gc
 import json
 import os
-import platform
-import re
 import shlex
 import statistics
 import subprocess
@@ -14,15 +12,14 @@ import time
 import traceback
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from datetime import date
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
 
-from fastres.engine.precision import choose_device
-from fastres.errors import MachineError
-from fastres.report import commit
+from fastres.machine.arguments import place
+from fastres.machine.console import say
+from fastres.machine.device import choose_device
+from fastres.machine.errors import FastresError, MachineError
 
 # What makes the peers fastest. glibc gives big freed buffers back to the system by default, and every batch then pays
 # for fresh zeroed pages: keeping them makes FFCV 1.6 times and kornia 4.9 times as fast. Threads of torch that spin
@@ -34,8 +31,6 @@ TUNED = {
     "MALLOC_TOP_PAD_": "200000000",
     "OMP_WAIT_POLICY": "PASSIVE",
 }
-LIBRARIES = ("torch", "torchvision", "triton", "numba", "numpy", "kornia", "timm", "lightning", "ffcv",
-             "nvidia-dali-cuda130", "pillow")  # fmt: skip
 
 # Images per batch. A GPU makes 128 views in less time than the host needs to launch the kernels for them, so that a
 # benchmark of such batches measures the host.
@@ -70,8 +65,8 @@ def options(doc: str, name: str, batch: Callable = int) -> argparse.ArgumentPars
     p.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default %(default)s)")
     p.add_argument("--batch", type=batch, help="images per batch; default: what suits the subject and the device")
     p.add_argument("--rounds", type=int, default=5, help="turns of each contender; the median counts")
-    p.add_argument("--json", type=Path, metavar="FILE", help="write {machine, rows, ratios} here")
-    p.add_argument("--record", type=Path, metavar="DIR", help="write a dated folder with JSON, table and chart here")
+    p.add_argument("--json", type=place, metavar="FILE", help="write {machine, rows, ratios} here")
+    p.add_argument("--record", type=place, metavar="DIR", help="write a dated folder with JSON, table and chart here")
     return p
 
 
@@ -97,7 +92,8 @@ def take_turns(
             contender.run(1)
             units[id(contender)] = max(1, round(seconds / _timed(contender, 1, device)[0])) if seconds else 1
         except Exception as error:  # of any library's
-            traceback.print_exc()
+            if not isinstance(error, FastresError):  # those are sentences, and the line below has it
+                traceback.print_exc()
             skipped.append(skip_note(f"{contender.mode}: {contender.name}", error))
     ran = [contender for contender in contenders if id(contender) in units]
     for _ in range(rounds):
@@ -113,7 +109,7 @@ def check_ours_ran(skipped: list[str]) -> None:
     """MachineError where one of ours failed, once everything else is shown and recorded."""
     failed = [line for line in skipped if "fastres" in line]
     if failed:
-        raise MachineError("; ".join(failed) + ": see its traceback above; the others' figures are complete")
+        raise MachineError("; ".join(failed) + ": see what is said of it above; the others' figures are complete")
 
 
 def _timed(contender: Contender, units: int, device: torch.device) -> tuple[float, int]:
@@ -131,11 +127,17 @@ def row(contender: Contender, bandwidth: float | None = None) -> dict:
     middle = statistics.median(rates)
     written = middle * contender.bytes_per_image
     return {
-        "mode": contender.mode, "name": contender.name, "ours": contender.ours, "dtype": contender.dtype,
-        "img_per_s": round(middle, 1), "lowest": round(rates[0], 1), "highest": round(rates[-1], 1),
+        "mode": contender.mode,
+        "name": contender.name,
+        "ours": contender.ours,
+        "dtype": contender.dtype,
+        "img_per_s": round(middle, 1),
+        "lowest": round(rates[0], 1),
+        "highest": round(rates[-1], 1),
         "written_gb_per_s": round(written / 1e9, 3),
-        "share_of_write_bandwidth": round(written / bandwidth, 4) if bandwidth else None, "note": contender.note,
-    }  # fmt: skip
+        "share_of_write_bandwidth": round(written / bandwidth, 4) if bandwidth else None,
+        "note": contender.note,
+    }
 
 
 def ratios(rows: list[dict], to_all: bool = False) -> dict[str, float]:
@@ -151,27 +153,9 @@ def ratios(rows: list[dict], to_all: bool = False) -> dict[str, float]:
     return found
 
 
-def machine(device: torch.device) -> dict:
-    """What ran this, without anything that names a person or a host."""
-    libraries = {}
-    for library in LIBRARIES:
-        try:
-            libraries[library] = version(library)
-        except PackageNotFoundError:
-            libraries[library] = None
-    return {
-        "processor": _processor(), "cores": len(os.sched_getaffinity(0)), "threads": torch.get_num_threads(),
-        "gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
-        "python": platform.python_version(), "libraries": libraries, "commit": commit(),
-        "date": date.today().isoformat(), "load_before": round(os.getloadavg()[0], 2),
-    }  # fmt: skip
-
-
-def _processor() -> str:
-    try:
-        return re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text()).group(1)
-    except (OSError, AttributeError):
-        return platform.processor() or platform.machine()
+def tuned() -> dict[str, str]:
+    """The environment with the settings of TUNED; what the user has set stays."""
+    return {**TUNED, **os.environ}
 
 
 def in_tuned_process(module: str, arguments: list[str]) -> dict:
@@ -181,7 +165,7 @@ def in_tuned_process(module: str, arguments: list[str]) -> dict:
     with TemporaryDirectory() as folder:
         result = Path(folder) / "result.json"
         command = [sys.executable, "-m", module, *arguments, "--result", str(result)]
-        done = subprocess.run(command, env={**TUNED, **os.environ})
+        done = subprocess.run(command, env=tuned())
         if done.returncode or not result.exists():
             raise MachineError(f"{shlex.join(command)} ended with {done.returncode}: see its message above")
         return json.loads(result.read_text())
@@ -190,7 +174,7 @@ def in_tuned_process(module: str, arguments: list[str]) -> dict:
 def skip_note(name: str, error: Exception) -> str:
     """One line on stderr about a contender that cannot run here; also returned, for the record."""
     line = f"{name} left out: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
-    print(line, file=sys.stderr)
+    say(line)
     return line
 
 

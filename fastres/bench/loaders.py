@@ -8,7 +8,6 @@ A batch has 2048 images on a GPU and 128 on a CPU, unless --batch says otherwise
 
 import argparse
 import hashlib
-import json
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -20,15 +19,18 @@ import numpy as np
 import torch
 
 from fastres import views
-from fastres.bench import harness, output, peer_loaders, peers
+from fastres.bench import harness, output
 from fastres.bench.harness import Contender
+from fastres.bench.peers import loaders as peer_loaders
 from fastres.data.engines import ENGINES, open_split, packed_for
 from fastres.data.manifest import Manifest, load_manifest
-from fastres.engine.precision import has_bf16
-from fastres.errors import MachineError, UsageError
-from fastres.geometry import Geometry
-from fastres.schedule_types import ViewSettings
+from fastres.machine import facts, strict_json
+from fastres.machine.arguments import place
+from fastres.machine.device import has_bf16
+from fastres.machine.errors import MachineError, UsageError
+from fastres.schedules.types import ViewSettings
 from fastres.views.draw import epoch_order
+from fastres.views.geometry import Geometry
 
 MODES = {"A: upscaled by 4": 4, "B: not upscaled": 1}
 
@@ -36,13 +38,13 @@ MODES = {"A: upscaled by 4": 4, "B: not upscaled": 1}
 def main(argv: list[str] | None = None) -> int:
     """`python -m fastres.bench loaders`: measure in a process of its own, then print, --json, --record; or --digest."""
     p = harness.options(__doc__, "loaders")
-    p.add_argument("--data", type=Path, default=Path("packed"), help="the packed folder (default: packed)")
+    p.add_argument("--data", type=place, default=Path("packed"), help="the packed folder (default: packed)")
     p.add_argument("--split", default="train")
     p.add_argument("--engine", help=f"ours, of {', '.join(ENGINES)} (default: all that are packed)")
-    p.add_argument("--tree", type=Path, help="its JPEGs; without it peers that want files get them encoded anew")
+    p.add_argument("--tree", type=place, help="its JPEGs; without it peers that want files get them encoded anew")
     p.add_argument("--digest", action="store_true", help="one epoch through one engine, and what it delivered")
     p.add_argument("--only", default="", help="peers whose name has this in it; `none`: only ours")
-    p.add_argument("--result", type=Path, help=argparse.SUPPRESS)
+    p.add_argument("--result", type=place, help=argparse.SUPPRESS)
     args = p.parse_args(argv)
     for engine in args.engine.split(",") if args.engine else ():
         if engine not in ENGINES:
@@ -55,7 +57,7 @@ def main(argv: list[str] | None = None) -> int:
     if args.digest:
         return digest(args)
     if args.result:
-        args.result.write_text(json.dumps(measure(args)))
+        args.result.write_text(strict_json.dumps(measure(args)))
         return 0
     argv = sys.argv[2:] if argv is None else argv
     result = harness.in_tuned_process("fastres.bench.loaders", argv)
@@ -92,7 +94,7 @@ def digest_of(arrays: list[np.ndarray]) -> str:
 def measure(args) -> dict:
     """All contenders of both modes, epochs in turns: {machine, rows, ratios, skipped}."""
     manifest = load_manifest(args.data)
-    described = harness.machine(args.device)
+    described = facts.machine(args.device)
     rows, skipped = [], []
     with TemporaryDirectory() as scratch:
         source = peer_loaders.Source.of(args.data, manifest, args.split, args.tree, Path(scratch))
@@ -101,7 +103,7 @@ def measure(args) -> dict:
             makers = [(name, partial(_ours, mode, name, geometry, manifest, args)) for name in args.engine]
             makers += [
                 (name, partial(_peer, mode, name, note, make, source, geometry, args))
-                for name, note, make in PEERS
+                for name, note, make in peer_loaders.PEERS
                 if args.only in name
             ]
             contenders, left_out = harness.all_of(makers)
@@ -109,9 +111,15 @@ def measure(args) -> dict:
             skipped += [*left_out, *failed]
             rows += [harness.row(contender) for contender in ran]
     return {
-        "machine": described, "batch": args.batch, "rounds": args.rounds, "rows": rows, "ratios": harness.ratios(rows),
-        "images": manifest.count(args.split), "side": manifest.side, "skipped": list(dict.fromkeys(skipped)),
-    }  # fmt: skip
+        "machine": described,
+        "batch": args.batch,
+        "rounds": args.rounds,
+        "rows": rows,
+        "ratios": harness.ratios(rows),
+        "images": manifest.count(args.split),
+        "side": manifest.side,
+        "skipped": list(dict.fromkeys(skipped)),
+    }
 
 
 def _ours(mode: str, engine: str, geometry: Geometry, manifest: Manifest, args) -> list[Contender]:
@@ -133,11 +141,15 @@ def _ours(mode: str, engine: str, geometry: Geometry, manifest: Manifest, args) 
     dtypes = [torch.float32, *([torch.bfloat16] if has_bf16(args.device) else [])]
     return [
         Contender(
-            mode, f"fastres {engine}", partial(epochs, dtype, {}), True, str(dtype).removeprefix("torch."),
+            mode,
+            f"fastres {engine}",
+            partial(epochs, dtype, {}),
+            True,
+            str(dtype).removeprefix("torch."),
             3 * geometry.crop**2 * dtype.itemsize,
         )
         for dtype in dtypes
-    ]  # fmt: skip
+    ]
 
 
 def _peer(mode: str, name: str, note: str, make, source, geometry: Geometry, args) -> list[Contender]:
@@ -151,19 +163,12 @@ def _peer(mode: str, name: str, note: str, make, source, geometry: Geometry, arg
                 made += len(x)
                 if len(x) != len(labels) or x.shape[-1] != geometry.crop:
                     raise MachineError(f"{name} delivered {tuple(x.shape)} with {len(labels)} labels")
+        if made != count * len(source.labels):
+            raise MachineError(f"{name} delivered {made} images, expected {count * len(source.labels)}")
         return made
 
     return [Contender(mode, name, epochs, bytes_per_image=12 * geometry.crop**2, note=note)]
 
-
-_BATCHED = "one crop, mirror, jitter and lighting for the whole batch; "
-PEERS = (  # name, what is not equal, maker
-    ("torchvision PIL", peers.CLAMPS + ", rounds to bytes", peer_loaders.torchvision_pil),
-    ("torchvision v2", _BATCHED + peers.CLAMPS, peer_loaders.torchvision_tensors),
-    ("kornia", peers.CLAMPS, peer_loaders.kornia_tensors),
-    ("FFCV raw + v2", _BATCHED + peers.CLAMPS, peer_loaders.ffcv),
-    ("DALI", "no lighting, contrast around 0.5, fixed order; " + peers.CLAMPS, peer_loaders.dali),
-)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -1,9 +1,10 @@
 """A benchmark's result on the screen and in a record: table, JSON, chart, the command line."""
 
-import json
-import re
 import shlex
 from pathlib import Path
+
+from fastres.machine import strict_json
+from fastres.track.record import record_folder
 
 
 def table(result: dict) -> str:
@@ -35,8 +36,12 @@ def table(result: dict) -> str:
     return "\n".join(lines)
 
 
+WIDEST = 20  # times the shortest bar that the longest of a linear scale may be
+
+
 def chart(result: dict, path: Path) -> None:
-    """Horizontal bars, one panel per mode, ours in colour; images per second on a logarithmic scale.
+    """Horizontal bars, one panel per mode, ours in colour; images per second from 0, on a logarithmic scale where a bar
+    would be too short to see.
 
     A dashed line is the mode's floor, where the result has one; `floor_note` stands above all.
     """
@@ -61,30 +66,17 @@ def chart(result: dict, path: Path) -> None:
         axis.bar_label(bars, labels=[f"{r['img_per_s']:,.0f}" for r in rows], padding=3, fontsize=8)
         if mode in result.get("floors", {}):
             axis.axvline(result["floors"][mode], color="#1d3557", linestyle="--", label="floor")
-        axis.set_xscale("log")
+        rates = [r["img_per_s"] for r in rows]
+        if min(rates) < max(rates) / WIDEST:
+            axis.set_xscale("log")
         axis.set_title(mode, fontsize=10, loc="left")
-        axis.set_xlabel("img/s")
+        axis.set_xlabel("img/s, logarithmic" if axis.get_xscale() == "log" else "img/s")
         axis.margins(x=0.15)
         axis.spines[["top", "right"]].set_visible(False)
     if "floor_note" in result:
         figure.suptitle(result["floor_note"], fontsize=9)
     figure.savefig(path, dpi=150)
     plt.close(figure)
-
-
-def record_folder(root: Path, name: str, machine: dict) -> Path:
-    """Make root/<date>_<name>_<machine>, with -2, -3, ... behind it where records of that day exist: none is lost."""
-    where = machine["gpu"] or f"{machine['processor']} {machine['cores']} cores"
-    slug = re.sub(r"[^a-z0-9]+", "-", where.lower()).strip("-")
-    root.mkdir(parents=True, exist_ok=True)
-    folder, number = root / f"{machine['date']}_{name}_{slug}", 1
-    while True:
-        try:
-            folder.mkdir()
-            return folder
-        except FileExistsError:
-            number += 1
-            folder = root / f"{machine['date']}_{name}_{slug}-{number}"
 
 
 def publish(name: str, result: dict, command: list[str], args, texts: dict[str, str] | None = None) -> None:
@@ -94,10 +86,10 @@ def publish(name: str, result: dict, command: list[str], args, texts: dict[str, 
     print(table(result))
     if args.json:
         args.json.parent.mkdir(parents=True, exist_ok=True)
-        args.json.write_text(json.dumps(result, indent=1) + "\n")
+        args.json.write_text(strict_json.dumps(result, indent=1) + "\n")
     if args.record:
         folder = record_folder(args.record, f"bench-{name}", result["machine"])
-        (folder / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n")
+        (folder / f"{name}.json").write_text(strict_json.dumps(result, indent=1) + "\n")
         (folder / "table.md").write_text(f"`{result['command']}`\n\n{table(result)}\n")
         chart(result, folder / "chart.png")
     for file_name, text in (texts or {}).items():

@@ -6,12 +6,8 @@ index. Both are whole commands: start, imports and reading the tree included. Th
 """
 
 import json
-import os
 import shutil
-import subprocess
 import sys
-import threading
-import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -20,23 +16,25 @@ import torch
 
 from fastres.bench import harness, output
 from fastres.bench.harness import Contender
+from fastres.bench.timed_command import timed
 from fastres.data.libraries import require
-from fastres.errors import MachineError, UsageError
+from fastres.machine import facts
+from fastres.machine.arguments import place
+from fastres.machine.errors import UsageError
 
 PACK = Path(__file__).resolve().parents[2] / "preprocess" / "pack.py"
 MODE = "pack for resident, ffcv and dali"
 CLASSES = 200
 NOT_EQUAL = "no checks, digests, resident file, index, val"
-LOOK_EVERY = 0.05  # seconds between looks at the memory
 
 
 def main(argv: list[str] | None = None) -> int:
     """`python -m fastres.bench packing`: both ways in turns, then print, --json, --record."""
     p = harness.options(__doc__, "packing")
     p.set_defaults(rounds=3)
-    p.add_argument("--tree", type=Path, help="pack this data set's train/; default: images written for the purpose")
+    p.add_argument("--tree", type=place, help="pack this data set's train/; default: images written for the purpose")
     p.add_argument("--images", type=int, default=30_000, help="how many of those (default %(default)s)")
-    p.add_argument("--scratch", type=Path, help="folder on the disk to write to; default: the system's temporary one")
+    p.add_argument("--scratch", type=place, help="folder on the disk to write to; default: the system's temporary one")
     args = p.parse_args(argv)
     if args.batch is not None or args.device != "auto":
         raise UsageError("--device and --batch mean nothing to packing, which is the CPU's work, image by image")
@@ -52,7 +50,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def measure(args) -> dict:
     """Both ways, alternately: {machine, rows, ratios, peak memory of each way}."""
-    described = harness.machine(torch.device("cpu"))
+    described = facts.machine(torch.device("cpu"))
     with TemporaryDirectory(dir=args.scratch) as scratch:
         tree = args.tree or write_tree(Path(scratch) / "tree", args.images)
         images = sum(1 for path in (tree / "train").rglob("*") if path.is_file() and path.suffix != ".txt")
@@ -60,7 +58,7 @@ def measure(args) -> dict:
         engines = ["--engines", "resident,ffcv,dali"]
         commands = {
             "fastres": [PACK, "--source", tree, "--out", out, *engines],
-            "ImageFolder + DatasetWriter + tar": ["-m", "fastres.bench.peer_packing", tree / "train", out],
+            "ImageFolder + DatasetWriter + tar": ["-m", "fastres.bench.peers.packing", tree / "train", out],
         }
         contenders = {
             name: Contender(MODE, name, run=lambda n: n, ours=name == "fastres", dtype=formats, note=note)
@@ -70,7 +68,7 @@ def measure(args) -> dict:
         for _ in range(args.rounds):
             for name, command in commands.items():
                 shutil.rmtree(out, ignore_errors=True)
-                seconds, peak = _timed([sys.executable, *map(str, command)])
+                seconds, peak = timed([sys.executable, *map(str, command)])
                 count = json.loads((out / "manifest.json").read_text())["splits"] if name == "fastres" else {}
                 made = sum(split["count"] for split in count.values()) or images
                 contenders[name].rates.append(made / seconds)
@@ -78,9 +76,13 @@ def measure(args) -> dict:
                 memory[name] = max(memory[name], peak)
     rows = [harness.row(contender) for contender in contenders.values()]
     return {
-        "machine": described, "rounds": args.rounds, "images": images, "rows": rows, "ratios": harness.ratios(rows),
+        "machine": described,
+        "rounds": args.rounds,
+        "images": images,
+        "rows": rows,
+        "ratios": harness.ratios(rows),
         "peak_memory_gb": {name: round(peak / 1e9, 2) for name, peak in memory.items()},
-    }  # fmt: skip
+    }
 
 
 def write_tree(root: Path, images: int) -> Path:
@@ -97,41 +99,6 @@ def write_tree(root: Path, images: int) -> Path:
         noisy = (smooth + rng.integers(-12, 12, (64, 64, 1))).clip(0, 255).astype(np.uint8)
         Image.fromarray(noisy).save(folder / f"{i}.JPEG", quality=85)
     return root
-
-
-def _timed(command: list[str]) -> tuple[float, int]:
-    """Wall seconds of a command and the most memory, in bytes, that it and its descendants held together."""
-    start, peak, ended = time.perf_counter(), 0, threading.Event()
-
-    def watch() -> None:
-        nonlocal peak
-        while not ended.wait(LOOK_EVERY):
-            peak = max(peak, _memory_of(process.pid))
-
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    watcher = threading.Thread(target=watch, daemon=True)
-    watcher.start()
-    said, _ = process.communicate()
-    seconds = time.perf_counter() - start
-    ended.set()
-    watcher.join()
-    if process.returncode:
-        raise MachineError(f"{' '.join(command)} ended with {process.returncode}: {said[-1000:]}")
-    return seconds, peak
-
-
-def _memory_of(pid: int) -> int:
-    """Resident bytes of a process and its descendants; pages that they share count for each."""
-    try:
-        pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
-        children = [int(c) for task in Path(f"/proc/{pid}/task").iterdir() for c in _children(task)]
-    except (OSError, IndexError):  # it has just ended
-        return 0
-    return pages * os.sysconf("SC_PAGE_SIZE") + sum(map(_memory_of, children))
-
-
-def _children(task: Path) -> list[str]:
-    return (task / "children").read_text().split()
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ meant within one.
 """
 
 import argparse
-import json
 import math
 import statistics
 import subprocess
@@ -17,13 +16,15 @@ import tempfile
 import time
 from pathlib import Path
 
-import torch
-
-from fastres.bench import harness, output
-from fastres.errors import MachineError, UsageError, run_command
-from fastres.schedule_loading import load_schedule
-from fastres.track.console import say, table
+from fastres.machine import facts, strict_json
+from fastres.machine.arguments import place
+from fastres.machine.command import run_command
+from fastres.machine.console import say, table
+from fastres.machine.device import choose_device
+from fastres.machine.errors import MachineError, UsageError
+from fastres.schedules.loading import load_schedule
 from fastres.track.log import read_log
+from fastres.track.record import record_folder
 
 FIGURES = ("memory_mb", "threads", "handles")
 SETTLING = 3  # epochs of a stage that allocators and caches may take
@@ -38,25 +39,25 @@ def main(argv: list[str] | None = None) -> int:
         prog="python -m fastres.bench soak", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     p.add_argument("--schedule", default="demo", metavar="NAME|FILE.py")
-    p.add_argument("--data", type=Path, default=Path("packed"), metavar="DIR")
+    p.add_argument("--data", type=place, default=Path("packed"), metavar="DIR")
     p.add_argument("--epochs", type=int, default=50, help="over all stages (default %(default)s)")
     p.add_argument("--device", default="auto")
     p.add_argument("--wandb", choices=("offline", "off"), default="offline")
-    p.add_argument("--json", type=Path, metavar="FILE", help="write {machine, rows, growth} here")
-    p.add_argument("--record", type=Path, metavar="DIR", help="write a dated folder with JSON, table and chart here")
+    p.add_argument("--json", type=place, metavar="FILE", help="write {machine, rows, growth} here")
+    p.add_argument("--record", type=place, metavar="DIR", help="write a dated folder with JSON, table and chart here")
     args = p.parse_args(argv)
     with tempfile.TemporaryDirectory() as scratch:
         rows = watch(command(args, Path(scratch) / "run"), Path(scratch) / "run" / "log.jsonl")
-    device = torch.device("cuda" if torch.cuda.is_available() and args.device != "cpu" else "cpu")
+    device = choose_device(args.device)  # as the training has chosen it
     words = ["python", "-m", "fastres.bench", "soak", *(sys.argv[2:] if argv is None else argv)]
-    result = {"command": " ".join(words), "machine": harness.machine(device), "rows": rows, "growth": growth(rows)}
+    result = {"command": " ".join(words), "machine": facts.machine(device), "rows": rows, "growth": growth(rows)}
     text = as_table(result)
     print(text)
     if args.json:
-        args.json.write_text(json.dumps(result, indent=1) + "\n")
+        args.json.write_text(strict_json.dumps(result, indent=1) + "\n")
     if args.record:
-        folder = output.record_folder(args.record, "soak", result["machine"])
-        (folder / "soak.json").write_text(json.dumps(result, indent=1) + "\n")
+        folder = record_folder(args.record, "soak", result["machine"])
+        (folder / "soak.json").write_text(strict_json.dumps(result, indent=1) + "\n")
         (folder / "table.md").write_text(f"`{result['command']}`\n\n```\n{text}\n```\n")
         plot(rows, folder / "soak.png")
         print(f"recorded in {folder}")
@@ -75,10 +76,22 @@ def command(args: argparse.Namespace, run_dir: Path) -> list[str]:
     epochs = [early] * (stages - 1)
     epochs.append(args.epochs - sum(epochs))
     return [
-        sys.executable, "-m", "fastres.train", "--schedule", args.schedule, "--data", str(args.data), "--run-dir",
-        str(run_dir), "--device", args.device, "--wandb", args.wandb, "--json",
+        sys.executable,
+        "-m",
+        "fastres.train",
+        "--schedule",
+        args.schedule,
+        "--data",
+        str(args.data),
+        "--run-dir",
+        str(run_dir),
+        "--device",
+        args.device,
+        "--wandb",
+        args.wandb,
+        "--json",
         *(f"--set=stages.{stage}.epochs={count}" for stage, count in enumerate(epochs)),
-    ]  # fmt: skip
+    ]
 
 
 def watch(words: list[str], log: Path) -> list[dict]:
@@ -94,8 +107,14 @@ def watch(words: list[str], log: Path) -> list[dict]:
             except OSError:  # it has just ended
                 break
             for record in epochs[len(rows) :]:
-                rows.append({"stage": record["stage"], "epoch": record["epoch_total"],
-                             "seconds": time.perf_counter() - started, **seen})  # fmt: skip
+                rows.append(
+                    {
+                        "stage": record["stage"],
+                        "epoch": record["epoch_total"],
+                        "seconds": time.perf_counter() - started,
+                        **seen,
+                    }
+                )
                 say(f"epoch {record['epoch_total']}: {seen}")
     _, said = process.communicate()
     if process.returncode:
@@ -107,9 +126,10 @@ def look(pid: int) -> dict[str, float]:
     """Resident memory in MB (10^6 bytes), threads and open file handles of a process, from /proc."""
     status = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
     return {
-        "memory_mb": int(status["VmRSS"].split()[0]) * 1024 / 1e6, "threads": int(status["Threads"]),
+        "memory_mb": int(status["VmRSS"].split()[0]) * 1024 / 1e6,
+        "threads": int(status["Threads"]),
         "handles": len(list(Path(f"/proc/{pid}/fd").iterdir())),
-    }  # fmt: skip
+    }
 
 
 def growth(rows: list[dict]) -> list[dict]:
@@ -120,10 +140,18 @@ def growth(rows: list[dict]) -> list[dict]:
         third = math.ceil(len(mine) / 3)
         if len(mine) < 3:
             continue
-        first, last = ({what: statistics.median(row[what] for row in part) for what in FIGURES}
-                       for part in (mine[:third], mine[-third:]))  # fmt: skip
-        found.append({"stage": stage, "epochs": len(mine), "at": first,
-                      "gained": {what: last[what] - first[what] for what in FIGURES}})  # fmt: skip
+        first, last = (
+            {what: statistics.median(row[what] for row in part) for what in FIGURES}
+            for part in (mine[:third], mine[-third:])
+        )
+        found.append(
+            {
+                "stage": stage,
+                "epochs": len(mine),
+                "at": first,
+                "gained": {what: last[what] - first[what] for what in FIGURES},
+            }
+        )
     return found
 
 
@@ -137,8 +165,14 @@ def grew(result: dict) -> list[tuple[int, str, float]]:
 
 
 def as_table(result: dict) -> str:
-    rows = [[entry["stage"] + 1, entry["epochs"], *(cell for what in FIGURES
-             for cell in (entry["at"][what], entry["gained"][what]))] for entry in result["growth"]]  # fmt: skip
+    rows = [
+        [
+            entry["stage"] + 1,
+            entry["epochs"],
+            *(cell for what in FIGURES for cell in (entry["at"][what], entry["gained"][what])),
+        ]
+        for entry in result["growth"]
+    ]
     header = ["stage", "settled epochs", "memory MB", "gained", "threads", "gained", "handles", "gained"]
     return table(rows, header)
 

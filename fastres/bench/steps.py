@@ -5,26 +5,28 @@ views inside the step, which is more work. Sizes are Tiny ImageNet's on a GPU an
 otherwise; weights are fresh, which costs the same as trained ones.
 """
 
+import contextlib
 import itertools
 import statistics
 import sys
 from dataclasses import replace
-from functools import partial
 
 import torch
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
 from fastres import views
-from fastres.bench import harness, output, step_floor, step_peers
+from fastres.bench import harness, output, step_floor
 from fastres.bench.harness import Contender
-from fastres.data.resident import Batch
-from fastres.engine.precision import CHOICES, Precision, choose_device, choose_precision
-from fastres.engine.stage_step import stage_step
-from fastres.errors import UsageError
-from fastres.geometry import Geometry
+from fastres.bench.peers import steps as peer_steps
+from fastres.data.batch import Batch
+from fastres.machine import facts
+from fastres.machine.device import CHOICES, Precision, choose_device, choose_precision
+from fastres.machine.errors import MachineError, UsageError
 from fastres.model.network import Architecture, build
-from fastres.schedule_types import Schedule, Stage, ViewSettings
+from fastres.schedules.types import Schedule, Stage, ViewSettings
+from fastres.stage.stage_step import STEPS, check_step, stage_step
+from fastres.views.geometry import Geometry
 
 BATCHES = 4  # distinct batches in memory, taken in turn
 CLASSES = 200
@@ -38,13 +40,24 @@ def main(argv: list[str] | None = None) -> int:
     p.add_argument("--arch", default="resnet18")
     p.add_argument("--width", type=int, help="default: 64 on a GPU, 16 on a CPU")
     p.add_argument("--side", type=int, help="source pixels a side; default: 64 on a GPU, 32 on a CPU")
-    p.add_argument("--precision", type=lambda text: text.split(","), default=["auto"], metavar="P,...", help=f"of "
-                   f"{', '.join(CHOICES)}; several: each with every --batch, which may be several too")  # fmt: skip
+    p.add_argument(
+        "--precision",
+        type=lambda text: text.split(","),
+        default=["auto"],
+        metavar="P,...",
+        help=f"of {', '.join(CHOICES)}; several: each with every --batch, which may be several too",
+    )
     p.add_argument("--stages", default="fc,conv1,full,full-small", help="which kinds, comma-separated")
-    p.add_argument("--compiled", action="store_true", help="also compiled ones (always on a GPU)")
+    p.add_argument(
+        "--compiled", action="store_true", help="also compiled ones (on a GPU always at the first precision and batch)"
+    )
+    p.add_argument("--peers", default="", help="only peers whose name has this in it")
     p.add_argument("--seconds", type=float, default=1.0, help="length of one contender's turn")
-    p.add_argument("--profile", action="store_true", help="also torch.profiler's table of each of ours and its best "
-                   "peer, on screen or as profile.txt in the record")  # fmt: skip
+    p.add_argument(
+        "--profile",
+        action="store_true",
+        help="also torch.profiler's table of each of ours and its best peer, on screen or as profile.txt in the record",
+    )
     args = p.parse_args(argv)
     for what, names, known in (("--precision", args.precision, CHOICES), ("--stages", args.stages.split(","), KINDS)):
         for name in names:
@@ -76,7 +89,7 @@ def measure(args) -> tuple[dict, str]:
     device = choose_device(args.device)
     on_gpu = device.type == "cuda"
     width, side = args.width or (64 if on_gpu else 16), args.side or (64 if on_gpu else 32)
-    compiled, described = args.compiled or on_gpu, harness.machine(device)
+    described = facts.machine(device)
     rows, skipped, shares, tables, floors = [], [], {}, [], {}
     batches = args.batch or [256 if on_gpu else 32]
     for kind, name, batch in itertools.product(args.stages.split(","), args.precision, batches):
@@ -85,9 +98,13 @@ def measure(args) -> tuple[dict, str]:
         architecture = Architecture(args.arch, width, CLASSES, stem)
         geometry = Geometry(side, stage.upscale)
         mode = f"{kind}, crop {geometry.crop}, batch {batch}, {precision.name}"
-        floors[mode] = step_floor.images_per_second(kind, architecture, side, precision.name, described["gpu"])
+        floors[mode] = step_floor.images_per_second(stage, architecture, side, precision.name, described["gpu"])
         data = _Data(geometry, batch, precision)
-        contenders, left_out = harness.all_of(_contenders(mode, architecture, stage, data, precision, compiled))
+        # a GPU's peers are compiled too, once: tens of seconds each
+        compiled = args.compiled or (on_gpu and (name, batch) == (args.precision[0], batches[0]))
+        contenders, left_out = harness.all_of(
+            _contenders(mode, architecture, stage, data, precision, compiled, args.peers)
+        )
         making = Contender(mode, "views", data.make_views, ours=True, dtype=precision.name)
         ran, failed = harness.take_turns([*contenders, making], args.rounds, args.seconds, device)
         skipped += [*left_out, *failed]
@@ -98,11 +115,18 @@ def measure(args) -> tuple[dict, str]:
         fastest = max((r["img_per_s"] for r in rows if r["mode"] == mode and r["ours"]), default=0.0)
         shares[mode] = round(fastest / statistics.median(making.rates), 4) if making.rates else None
     result = {
-        "machine": described, "arch": args.arch, "width": width, "side": side, "rounds": args.rounds, "rows": rows,
-        "ratios": harness.ratios(rows, to_all=True), "views_share_of_our_step": shares,
-        "skipped": list(dict.fromkeys(skipped)), "floors": {mode: floor for mode, floor in floors.items() if floor},
+        "machine": described,
+        "arch": args.arch,
+        "width": width,
+        "side": side,
+        "rounds": args.rounds,
+        "rows": rows,
+        "ratios": harness.ratios(rows, to_all=True),
+        "views_share_of_our_step": shares,
+        "skipped": list(dict.fromkeys(skipped)),
+        "floors": {mode: floor for mode, floor in floors.items() if floor},
         "floor_note": step_floor.note(all(floors.values()), described["gpu"]),
-    }  # fmt: skip
+    }
     return result, "\n\n".join(tables)
 
 
@@ -174,10 +198,20 @@ def _padded(conv: nn.Conv2d, channels: int) -> nn.Conv2d:
     return wide
 
 
-def _contenders(mode, architecture, stage, data: _Data, precision: Precision, compiled: bool) -> list:
-    """(name, maker) of all that take part in one kind of stage."""
+def _kinds(precision: Precision, compiled: bool) -> list[str]:
+    """Our kinds of steps that can run there."""
+    kinds = ["eager", "compiled"] if compiled else ["eager"]
+    for kind in ("captured", "fused", "captured-fused"):
+        with contextlib.suppress(MachineError, UsageError):
+            check_step(STEPS[kind], "torch", precision, "resident")
+            kinds.append(kind)
+    return kinds
 
-    def peer(name: str, make, note: str = ""):
+
+def _contenders(mode, architecture, stage, data: _Data, precision: Precision, compiled: bool, wanted: str) -> list:
+    """(name, maker) of all that take part in one kind of stage; of the peers those with `wanted` in their name."""
+
+    def peer(name: str, note: str, make):
         def maker():
             step = make(architecture, stage, precision)
 
@@ -190,17 +224,12 @@ def _contenders(mode, architecture, stage, data: _Data, precision: Precision, co
 
         return name, maker
 
-    loop, head_only = step_peers.torchvision_loop, stage.train == ("fc.*",)
-    ours = ["eager", *(["compiled"] if compiled else []), *(["captured"] if precision.device.type == "cuda" else [])]
-    ours = [*((kind, 3) for kind in ours), ("eager", 4)]
+    ours = [*((kind, 3) for kind in _kinds(precision, compiled)), ("eager", 4)]
     found = [
-        (f"fastres {kind}", lambda given=(kind, channels): [
-            _ours(mode, given[0], architecture, stage, data, precision, given[1])])
+        (
+            f"fastres {kind}",
+            lambda given=(kind, channels): [_ours(mode, given[0], architecture, stage, data, precision, given[1])],
+        )
         for kind, channels in ours
-    ]  # fmt: skip
-    found.append(peer("torchvision loop", partial(loop, no_grad=head_only), "no_grad features" if head_only else ""))
-    if head_only:
-        found.append(peer("torchvision loop, whole graph", partial(loop, whole_graph=True), "backbone in the graph"))
-    if compiled:
-        found.append(peer("torchvision compiled", partial(loop, compiled=True, no_grad=head_only)))
-    return [*found, peer("timm", step_peers.timm_loop), peer("Lightning Fabric", step_peers.lightning_loop)]
+    ]
+    return [*found, *(peer(*row) for row in peer_steps.peers(stage, compiled) if wanted in row[0])]

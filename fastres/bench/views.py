@@ -9,24 +9,25 @@ A batch has 2048 images on a GPU and 128 on a CPU, unless --batch says otherwise
 """
 
 import argparse
-import json
 import statistics
 import sys
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from fastres import views
-from fastres.bench import harness, output, peers
+from fastres.bench import harness, output
 from fastres.bench.harness import Contender
-from fastres.engine.precision import has_bf16
-from fastres.errors import UsageError
-from fastres.geometry import Geometry
-from fastres.schedule_types import ViewSettings
-from fastres.views import TWELVE_VIEWS, TestPlan, TrainPlan
+from fastres.bench.peers import views as peer_views
+from fastres.machine import facts, strict_json
+from fastres.machine.arguments import place
+from fastres.machine.device import has_bf16
+from fastres.machine.errors import UsageError
+from fastres.schedules.types import ViewSettings
+from fastres.views import TrainPlan
+from fastres.views.geometry import Geometry
 
 SIDE = 64
 MODES = {"A: 64 to 256, crop 224": Geometry(SIDE, 4), "B: crop 56": Geometry(SIDE, 1)}
@@ -35,17 +36,17 @@ MODES = {"A: 64 to 256, crop 224": Geometry(SIDE, 4), "B: crop 56": Geometry(SID
 def main(argv: list[str] | None = None) -> int:
     """`python -m fastres.bench views`: measure in a process of its own, then print, --json, --record."""
     p = harness.options(__doc__, "views")
-    p.add_argument("--dump", type=Path, metavar="F.npz", help="images, drawn numbers, every implementation's output")
+    p.add_argument("--dump", type=place, metavar="F.npz", help="images, drawn numbers, every implementation's output")
     p.add_argument("--seconds", type=float, default=0.4, help="length of one contender's turn")
     p.add_argument("--images", type=int, default=20_000, help="how many random images lie in memory")
     p.add_argument("--only", default="", help="contenders whose name has this in it, and the fill")
-    p.add_argument("--result", type=Path, help=argparse.SUPPRESS)
+    p.add_argument("--result", type=place, help=argparse.SUPPRESS)
     args = p.parse_args(argv)
     harness.settle(args)
     if args.batch < 1 or args.rounds < 1 or args.images < 1:
         raise UsageError("--batch, --rounds and --images are 1 or more")
     if args.result:
-        args.result.write_text(json.dumps(measure(args)))
+        args.result.write_text(strict_json.dumps(measure(args)))
         return 0
     argv = sys.argv[2:] if argv is None else argv
     if args.dump:
@@ -60,7 +61,7 @@ def main(argv: list[str] | None = None) -> int:
 def measure(args) -> dict:
     """All contenders of both modes in turns: {machine, rows, ratios, write_bandwidth_gb_per_s, skipped}."""
     device = args.device
-    described = harness.machine(device)
+    described = facts.machine(device)
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 256, (args.images, SIDE, SIDE, 3), dtype=np.uint8)
     images = torch.from_numpy(pixels).to(device)
@@ -81,10 +82,14 @@ def measure(args) -> dict:
             pool.close()
         pools.clear()
     return {
-        "machine": described, "batch": args.batch, "rounds": args.rounds, "rows": rows, "ratios": harness.ratios(rows),
+        "machine": described,
+        "batch": args.batch,
+        "rounds": args.rounds,
+        "rows": rows,
+        "ratios": harness.ratios(rows),
         "write_bandwidth_gb_per_s": {mode: round(rate / 1e9, 2) for mode, rate in bandwidths.items()},
         "skipped": list(dict.fromkeys(skipped)),
-    }  # fmt: skip
+    }
 
 
 def _contenders(mode: str, geometry: Geometry, images, order, args, pools: list) -> list:
@@ -93,24 +98,15 @@ def _contenders(mode: str, geometry: Geometry, images, order, args, pools: list)
 
     def peer(name: str, note: str, make):
         def maker():
-            work = make()
-            if isinstance(work, peers.PilPool):
+            work = make(images, geometry, args.batch)
+            if isinstance(work, peer_views.PilPool):
                 pools.append(work)
-            return [Contender(mode, name, _loop(work, order, args.batch), bytes_per_image=size, note=note)]
+            return [Contender(mode, name, loop_over(work, order, args.batch), bytes_per_image=size, note=note)]
 
         return name, maker
 
-    batched = "one crop, mirror, jitter and lighting for the whole batch; " + peers.CLAMPS
-    return [
-        ("fastres", lambda: _ours(mode, geometry, images, order, args)),
-        peer("torchvision v2, jitter on bytes", batched + ", rounds to bytes", partial(
-            peers.torchvision_tensors, images, geometry, bytes_first=True)),
-        peer("torchvision v2", batched, partial(
-            peers.torchvision_tensors, images, geometry, bytes_first=False)),
-        peer("kornia", peers.CLAMPS, partial(peers.kornia_tensors, images, geometry)),
-        peer("torchvision PIL", peers.CLAMPS + ", rounds to bytes", partial(
-            peers.PilPool, images, geometry, args.batch)),
-    ]  # fmt: skip
+    ours = ("fastres", lambda: _ours(mode, geometry, images, order, args))
+    return [ours, *(peer(*row) for row in peer_views.PEERS)]
 
 
 def _ours(mode: str, geometry: Geometry, images, order, args) -> list[Contender]:
@@ -125,12 +121,13 @@ def _ours(mode: str, geometry: Geometry, images, order, args) -> list[Contender]
         plan = TrainPlan(geometry=geometry, settings=settings, seed=0, stage=0, epoch=1, dtype=dtype)
         size = 3 * geometry.crop**2 * dtype.itemsize
         name = str(dtype).removeprefix("torch.")
-        loop = _loop(_into_one_buffer(images, plan), order, args.batch)
+        loop = loop_over(into_one_buffer(images, plan), order, args.batch)
         found.append(Contender(mode, f"fastres {impl}", loop, True, name, size))
     return found
 
 
-def _into_one_buffer(images: torch.Tensor, plan: TrainPlan):
+def into_one_buffer(images: torch.Tensor, plan: TrainPlan):
+    """Rows i64 [B] to the plan's views of them, made in one buffer for each size of batch."""
     buffers = {}
 
     def work(rows: torch.Tensor) -> torch.Tensor:
@@ -140,7 +137,7 @@ def _into_one_buffer(images: torch.Tensor, plan: TrainPlan):
     return work
 
 
-def _loop(work, order: torch.Tensor, batch: int):
+def loop_over(work, order: torch.Tensor, batch: int):
     """A function that makes n batches, going round and round the images in a fixed random order."""
     batches, position = order.split(batch), 0
 
@@ -176,7 +173,7 @@ def dump(path: Path, device: torch.device) -> None:
     for mode, geometry in zip("AB", MODES.values()):
         plan = TrainPlan(geometry=geometry, settings=ViewSettings(), seed=0, stage=0, epoch=1)
         content |= {f"{mode}_{name}": value for name, value in plan.draws(rows.numpy()).__dict__.items()}
-        fixed = TestPlan(geometry=geometry, settings=ViewSettings(), views=TWELVE_VIEWS)
+        fixed = views.twelve_views(geometry, ViewSettings())
         for impl in impls:
             dtypes = [torch.float64] if impl == "reference" else [torch.float32]
             dtypes += [torch.bfloat16] if impl in ("numba", "triton") else []

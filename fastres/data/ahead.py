@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar
 
-from fastres.errors import MachineError
+from fastres.machine.errors import MachineError
 
 Item = TypeVar("Item")
 _END = object()
@@ -41,8 +41,10 @@ class Ahead(Generic[Item]):
                 return
             if isinstance(item, _Failure) and not isinstance(item.error, Exception):
                 # a library's sys.exit() must not end the whole process, least of all with its code 0
-                raise MachineError(f"{self.name} stopped: its thread ended with {type(item.error).__name__}, expected "
-                                   "the next piece of work; start the same command again") from item.error
+                raise MachineError(
+                    f"{self.name} stopped: its thread ended with {type(item.error).__name__}, expected "
+                    "the next piece of work; start the same command again"
+                ) from item.error
             if isinstance(item, _Failure):
                 raise item.error
             yield item

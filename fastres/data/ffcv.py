@@ -1,4 +1,4 @@
-"""The ffcv engine: <split>.beton through FFCV's reader, memory map and compiled decoder, in our order.
+"""The ffcv engine: <split>.beton through FFCV's reader and compiled decoder, in our order.
 
 FFCV reads in a thread of its own, in which an exception leaves the consumer waiting for ever and which an early
 stop leaves behind. So an epoch of FFCV is driven from the engine's own thread (ahead.py) here. Only the image field
@@ -13,21 +13,27 @@ import numpy as np
 import torch
 
 from fastres.data.ffcv_import import load_ffcv
+from fastres.data.ffcv_memory import decoder, loader_class
 from fastres.data.labels import read_labels
 from fastres.data.libraries import require
-from fastres.data.manifest import Manifest
+from fastres.data.manifest import REMEDY, Manifest
 from fastres.data.stream import Stream
-from fastres.data.trust import verify_once
-from fastres.errors import DataError
+from fastres.data.trust import Watched
+from fastres.machine.errors import DataError
 
 
 def open_ffcv(packed: Path, manifest: Manifest, split: str, device: torch.device) -> Stream:
     """DataError if the file is not what was packed, MachineError without FFCV."""
     require("ffcv")
     name = f"{split}.beton"
-    verify_once(packed, manifest, name)  # before FFCV touches it: it does not return from a damaged file
+    file = Watched(packed, manifest, name)  # before FFCV touches it: it does not return from a damaged file
     labels = read_labels(packed, manifest, split)
-    return Stream(FfcvReader(packed / name, labels), packed, manifest, split, device)
+    try:
+        reader = FfcvReader(file, labels)
+    except Exception as error:
+        raise file.fault(error, FfcvReader.name) from error
+    file.unchanged()
+    return Stream(reader, packed, manifest, split, device)
 
 
 class FfcvReader:
@@ -35,25 +41,25 @@ class FfcvReader:
 
     name = "ffcv"
 
-    def __init__(self, path: Path, labels: np.ndarray) -> None:
+    def __init__(self, file: Watched, labels: np.ndarray) -> None:
         """labels: i64 [N], what the file must hold."""
+        self.file, self._short = file, np.zeros(1, np.int64)
         threads = torch.get_num_threads()  # a Loader sets it for the whole process
         self._lock = threading.Lock()
         self.order = _order()
-        decoders = load_ffcv("ffcv.fields.decoders")
-        self.loader = load_ffcv("ffcv.loader").Loader(
-            str(path),
+        self.loader = loader_class(file.open(), self._short)(
+            str(file.path),
             batch_size=1,
             num_workers=1,  # copies of raw pixels: one thread passes 100k img/s, and Numba's others abort when shared
             order=self.order,
-            pipelines={"image": [decoders.SimpleRGBImageDecoder()], "label": None, "id": None},
+            pipelines={"image": [decoder()], "label": None, "id": None},
             drop_last=False,
             batches_ahead=0,
         )
         torch.set_num_threads(threads)
         metadata = self.loader.reader.metadata
         if not np.array_equal(metadata["f1"], labels) or not np.array_equal(metadata["f2"], np.arange(len(labels))):
-            raise DataError(f"{path}: its labels or ids are not those of the index; run preprocess/pack.py again")
+            raise DataError(f"{file.path}: its labels or ids are not those of the index; run preprocess/pack.py again")
 
     def read(self, ids: np.ndarray, batch_size: int) -> Iterator[np.ndarray]:
         """See stream.Reader."""
@@ -61,7 +67,10 @@ class FfcvReader:
             self.order.ids = ids.astype(np.uint64)
             self.loader.batch_size = min(batch_size, len(ids))
             epoch = _epoch(self.loader)
-        yield from epoch
+        for images in epoch:
+            if self._short[0]:
+                raise DataError(f"{self.file.path}: a part of it could not be read; check the disk, and {REMEDY}")
+            yield images
 
 
 def _order():

@@ -15,8 +15,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from fastres.errors import DataError
-from fastres.files import write_atomic
+from fastres.data.fields import check_fields
+from fastres.machine import strict_json
+from fastres.machine.errors import DataError
+from fastres.machine.files import read_regular, write_atomic
 
 FORMAT = 1
 FILE_NAME = "manifest.json"
@@ -37,7 +39,8 @@ class Manifest:
     """What the packer found and wrote.
 
     side: S, pixels. classes: in sorted-wnid order, so a label is an index into it.
-    splits: name -> {"count", "labelled", "grayscale", "converted": {kind: n}, "skipped", "pixels"}; absent: no key.
+    splits: name -> {"count", "labelled", "grayscale", "converted": {kind: n}, "skipped", "pixels", and where labelled
+    "per_class": [n of each class]}; absent: no key.
     files: name -> {"bytes", "sha256", "sample"}, see sample_of. data_digest, class_digest: see the functions below.
     """
 
@@ -53,6 +56,11 @@ class Manifest:
     @property
     def num_classes(self) -> int:
         return len(self.classes)
+
+    @property
+    def wnids(self) -> list[str]:
+        """The classes' ids in label order."""
+        return [info.wnid for info in self.classes]
 
     @property
     def content_digest(self) -> str:
@@ -81,6 +89,11 @@ def digest_of_classes(wnids: Iterable[str]) -> str:
     return hashlib.sha256("".join(f"{wnid}\n" for wnid in wnids).encode()).hexdigest()
 
 
+def digest_of_names(classes: Iterable[ClassInfo]) -> str:
+    """sha256 over the "wnid<tab>name" lines. No run depends on names, so they are no part of its data's digest."""
+    return hashlib.sha256("".join(f"{c.wnid}\t{c.name}\n" for c in classes).encode(errors="replace")).hexdigest()
+
+
 def sha256_of(path: Path) -> str:
     """sha256 of a file, hex, read in pieces."""
     with open(path, "rb") as file:
@@ -100,7 +113,7 @@ def sample_of(path: Path) -> str:
 
 def save_manifest(packed: Path, manifest: Manifest) -> None:
     """Write manifest.json whole or not at all."""
-    content = {"format": FORMAT, **asdict(manifest)}
+    content = {"format": FORMAT, **asdict(manifest), "name_digest": digest_of_names(manifest.classes)}
     write_atomic(packed / FILE_NAME, (json.dumps(content, indent=1) + "\n").encode())
 
 
@@ -108,48 +121,44 @@ def load_manifest(packed: Path) -> Manifest:
     """Read and check manifest.json. DataError when it is missing, unreadable, of another format or inconsistent."""
     path = Path(packed) / FILE_NAME
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = strict_json.loads(read_regular(path))
     except FileNotFoundError:
         raise DataError(f"{path}: not found, expected what the packer writes last; {REMEDY}") from None
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: cannot be read ({error}), expected JSON; {REMEDY}") from None
     found = content.get("format") if isinstance(content, dict) else type(content).__name__
-    if found != FORMAT:
+    if found != FORMAT or type(found) is not int:
         raise DataError(f"{path}: found format {found!r}, expected {FORMAT}; {REMEDY}")
     try:
         manifest = _manifest_from(content)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise DataError(f"{path}: incomplete or altered ({error!r}); {REMEDY}") from None
+    except ValueError as error:
+        raise DataError(f"{path}: incomplete or altered ({error}); {REMEDY}") from None
     return manifest
 
 
 def _manifest_from(content: dict) -> Manifest:
-    """The JSON object as a Manifest; any exception means that it is not one."""
+    """The JSON object as a Manifest; ValueError where it is not one."""
+    check_fields(content)
     manifest = Manifest(
-        side=int(content["side"]),
-        classes=tuple(ClassInfo(wnid=str(c["wnid"]), name=str(c["name"])) for c in content["classes"]),
-        splits={name: {**split, "count": int(split["count"])} for name, split in content["splits"].items()},
-        files={
-            name: {k: int(v) if k == "bytes" else str(v) for k, v in entry.items()}
-            for name, entry in content["files"].items()
-        },
+        side=content["side"],
+        classes=tuple(ClassInfo(wnid=c["wnid"], name=c["name"]) for c in content["classes"]),
+        splits=content["splits"],
+        files=content["files"],
         data_digest=content["data_digest"],
         class_digest=content["class_digest"],
-        source=dict(content["source"]),
-        versions=dict(content["versions"]),
+        source=content["source"],
+        versions=content["versions"],
     )
-    if any(entry.keys() < {"bytes", "sha256"} for entry in manifest.files.values()):
-        raise ValueError("a file has no size or digest")
-    if any(Path(name).name != name for name in manifest.files):
-        raise ValueError("a file name leads out of the folder")
     if manifest.data_digest != digest_of_files(manifest.files):
         raise ValueError("data_digest does not follow from files")
     if manifest.class_digest != digest_of_classes(c.wnid for c in manifest.classes):
         raise ValueError("class_digest does not follow from classes")
+    if content.get("name_digest", digest_of_names(manifest.classes)) != digest_of_names(manifest.classes):
+        raise ValueError("name_digest does not follow from classes")
     return manifest
 
 
-def _check_size(packed: Path, manifest: Manifest, name: str) -> Path:
+def verify_size(packed: Path, manifest: Manifest, name: str) -> Path:
     """The path of a packed file whose size is right; DataError otherwise."""
     path = Path(packed) / name
     if name not in manifest.files:
@@ -168,12 +177,12 @@ def _check_size(packed: Path, manifest: Manifest, name: str) -> Path:
 def check_sizes(packed: Path, manifest: Manifest) -> None:
     """Every file of the manifest is there with its size. Cheap; does not see flipped bits."""
     for name in manifest.files:
-        _check_size(packed, manifest, name)
+        verify_size(packed, manifest, name)
 
 
 def check_sample(packed: Path, manifest: Manifest, name: str) -> None:
     """One file's size and the digest of its sample: milliseconds. What a manifest has no sample of is hashed whole."""
-    path, expected = _check_size(packed, manifest, name), manifest.files[name].get("sample")
+    path, expected = verify_size(packed, manifest, name), manifest.files[name].get("sample")
     if expected is None:
         return verify_file(packed, manifest, name)
     found = _read(path, sample_of)
@@ -184,7 +193,7 @@ def check_sample(packed: Path, manifest: Manifest, name: str) -> None:
 
 def verify_file(packed: Path, manifest: Manifest, name: str) -> None:
     """One file's size, then the sha256 of all its bytes."""
-    path = _check_size(packed, manifest, name)
+    path = verify_size(packed, manifest, name)
     expected = manifest.files[name]["sha256"]
     found = _read(path, sha256_of)
     if found != expected:

@@ -5,36 +5,15 @@ An epoch is then an index permutation; nothing but ids crosses the bus, and the 
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
 
+from fastres.data.batch import Batch, check_ids
 from fastres.data.labels import read_labels, verified_array
 from fastres.data.manifest import REMEDY, Manifest
-from fastres.errors import DataError
-
-
-class Batch(NamedTuple):
-    """What every engine delivers.
-
-    images  u8 [M, S, S, 3]  source pixels on the device: the whole split (resident), or just this batch (streaming)
-    rows    i64 [B]          which of the M images each sample is
-    labels  i64 [B]          class indices; -1 where the split is unlabelled
-    ids     i64 [B]          sample ids: row numbers of the split
-    whole   images of the optimiser step that this is one process's slice of; 0: this is all of it
-    """
-
-    images: torch.Tensor
-    rows: torch.Tensor
-    labels: torch.Tensor
-    ids: torch.Tensor
-    whole: int = 0
-
-    @property
-    def step_images(self) -> int:
-        """Images of the optimiser step, over all processes."""
-        return self.whole or len(self.ids)
+from fastres.data.trust import Watched
+from fastres.machine.errors import DataError
 
 
 class Resident:
@@ -42,6 +21,8 @@ class Resident:
 
     def __init__(self, packed: Path, manifest: Manifest, split: str, device: torch.device) -> None:
         """DataError if the split is not in the manifest or a file is not what was packed."""
+        names = [name for name in (f"{split}.images.npy", f"{split}.labels.npy") if name in manifest.files]
+        self._watched = [Watched(packed, manifest, name, read=True) for name in names]
         labels = read_labels(packed, manifest, split)
         images = verified_array(packed, manifest, f"{split}.images.npy")
         expected = (len(labels), manifest.side, manifest.side, 3)
@@ -57,12 +38,21 @@ class Resident:
         return len(self.labels)
 
     def batches(self, ids: np.ndarray, batch_size: int) -> Iterator[Batch]:
-        """The samples `ids` (i64 [n]) in that order; the last batch is as small as it falls, nothing is padded."""
-        on_device = torch.from_numpy(np.ascontiguousarray(ids, np.int64)).to(self.device)
+        """The samples `ids` (i64 [n]) in that order; the last batch is as small as it falls, nothing is padded.
+
+        DataError where the packed files are others now: a run's summary names them, and it could not be resumed.
+        """
+        check_ids(ids, len(self))
+        for watched in self._watched:
+            watched.check()
+        order = torch.from_numpy(np.ascontiguousarray(ids, np.int64))
+        # from pinned memory nobody waits for the upload; PyTorch keeps the buffer until it is done
+        on_device = order.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else order
         for start in range(0, len(ids), batch_size):
             rows = on_device[start : start + batch_size]
             yield Batch(self.images, rows, self.labels[rows], rows)
 
     def pixels(self, ids: torch.Tensor) -> torch.Tensor:
         """Images of a few ids, u8 [n, S, S, 3] on the device; for pictures."""
+        check_ids(ids, len(self))
         return self.images[ids]

@@ -8,24 +8,28 @@ import numpy as np
 import torch
 
 from fastres.data.ahead import Ahead
+from fastres.data.batch import Batch, check_ids
 from fastres.data.labels import read_labels
 from fastres.data.manifest import Manifest
-from fastres.data.resident import Batch
-from fastres.errors import DataError
+from fastres.data.trust import Watched
+from fastres.machine.errors import DataError
 
 PREFETCH = 3  # batches waiting on the host while one trains
 
 
 class Reader(Protocol):
-    """One packed file, already verified, read by one library."""
+    """One packed file, already verified, read by one library, and never through a memory map: to touch a page of a file
+    that was cut under it ends a process with SIGBUS.
+    """
 
     name: str
+    file: Watched
 
     def read(self, ids: np.ndarray, batch_size: int) -> Iterator[np.ndarray | torch.Tensor]:
         """The images `ids` in that order, u8 [b, S, S, 3], b = batch_size but for the last.
 
         An array is valid until the next is asked for; a tensor is a copy, on the device already. Runs in a thread;
-        closing the iterator frees what it holds.
+        closing the iterator frees what it holds. What it raises goes through `file.fault`.
         """
         ...
 
@@ -48,8 +52,8 @@ class Stream:
         ids = np.ascontiguousarray(ids, np.int64)
         if len(ids) == 0:
             return
-        if ids.min() < 0 or ids.max() >= len(self):
-            raise IndexError(f"ids {ids.min()} to {ids.max()}, expected 0 to {len(self) - 1}")
+        check_ids(ids, len(self))
+        self.reader.file.check()
         delivered = 0
         produce, name = (lambda: self._host_batches(ids, batch_size)), f"the {self.reader.name} engine"
         with Ahead(produce, name=name, depth=PREFETCH) as ahead:
@@ -81,7 +85,7 @@ class Stream:
         first = 0
         chunks = self.reader.read(ids, batch_size)
         try:
-            for chunk in chunks:
+            for chunk in self._checked(chunks):
                 part = ids[first : first + batch_size]
                 if tuple(chunk.shape) != (len(part), self.side, self.side, 3):
                     raise DataError(
@@ -94,6 +98,18 @@ class Stream:
                 first += len(part)
         finally:
             chunks.close()
+
+    def _checked(self, chunks: Iterator) -> Iterator:
+        """Each after a look at the file: no batch is delivered of which a part was read from a changed one."""
+        while True:
+            try:
+                chunk = next(chunks, None)
+            except Exception as error:
+                raise self.reader.file.fault(error, self.reader.name) from error
+            if chunk is None:
+                return
+            self.reader.file.unchanged()
+            yield chunk
 
     def _copy(self, images: np.ndarray) -> torch.Tensor:
         copy = torch.empty(images.shape, dtype=torch.uint8, pin_memory=self._pinned)

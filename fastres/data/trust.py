@@ -2,27 +2,74 @@
 
 Streaming engines hand these files to libraries that never return from damaged ones, so nothing unverified gets there.
 What was verified is noted in <packed>/.verified.json, per file: its sha256 and what the file system said of it.
+A run looks at its files again as long as it lasts: `Watched`.
 """
 
 import json
+import os
+import weakref
 from pathlib import Path
 
-from fastres.data.manifest import Manifest, check_sizes, verify_file
-from fastres.errors import MachineError
-from fastres.files import write_atomic
+from fastres.data.manifest import REMEDY, Manifest, check_sizes, verify_file, verify_size
+from fastres.machine import strict_json
+from fastres.machine.errors import DataError, MachineError, of_the_machine
+from fastres.machine.files import read_regular, write_atomic
 
 FILE_NAME = ".verified.json"
 
 
-def verify_once(packed: Path, manifest: Manifest, name: str) -> None:
-    """DataError unless the file is what was packed; microseconds where this is known from an earlier time."""
+class Watched:
+    """A packed file of a run: still the one that was verified, by size, time of change and inode.
+
+    Cut, overwritten, removed or replaced under a run, it is a DataError, whatever a library makes of it.
+    """
+
+    def __init__(self, packed: Path, manifest: Manifest, name: str, *, read: bool = False) -> None:
+        """Verifies the file; `read`: its reader is about to, with all of it."""
+        self._file, self.path = (packed, manifest, name), Path(packed) / name
+        self._trusted = _identity(*self._file) if read else verify_once(*self._file)
+
+    def open(self) -> int:
+        """A handle to read the verified file by, for as long as this object lasts."""
+        handle = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+        weakref.finalize(self, os.close, handle)
+        self.unchanged()
+        return handle
+
+    def check(self) -> None:
+        """For the start of an epoch. A file that was touched is hashed again: restored, it serves as before."""
+        if self._trusted is None or _identity(*self._file) != self._trusted:
+            self._trusted = verify_once(*self._file)
+
+    def unchanged(self) -> None:
+        """Right after a part of it was read: what was read is not what was verified if the file changed since."""
+        if _identity(*self._file) != self._trusted:
+            verify_size(*self._file)  # says what is wrong with it, if that shows
+            raise DataError(f"{self.path}: changed while it was read, expected what was packed; {REMEDY}")
+
+    def fault(self, error: Exception, library: str) -> Exception:
+        """What to raise for what a library raised while it read the file."""
+        self.unchanged()
+        if of_the_machine(error) or not isinstance(error, RuntimeError | ValueError | TypeError | AssertionError):
+            return error
+        text = str(error).rpartition("encountered:")[2].strip() or type(error).__name__  # DALI's: after its traceback
+        return DataError(
+            f"{self.path}: {library} cannot read it ({text.splitlines()[0]}), expected what was packed; {REMEDY}, or "
+            "use another --engine"
+        )
+
+
+def verify_once(packed: Path, manifest: Manifest, name: str) -> list | None:
+    """DataError unless the file is what was packed; microseconds where this is known from an earlier time. Returns
+    what the file system said of it before it was looked at."""
     trusted = _noted(packed)
     entry = _identity(packed, manifest, name)
     if entry is not None and trusted.get(name) == entry:
-        return
+        return entry
     verify_file(packed, manifest, name)
     if _identity(packed, manifest, name) == entry:  # else it changed while it was read: not noted
         note(packed, {**trusted, name: entry})
+    return entry
 
 
 def note_packed(packed: Path, manifest: Manifest) -> None:
@@ -41,7 +88,7 @@ def note(packed: Path, entries: dict[str, list]) -> None:
 
 def _noted(packed: Path) -> dict[str, list]:
     try:
-        entries = json.loads((packed / FILE_NAME).read_text())
+        entries = strict_json.loads(read_regular(packed / FILE_NAME))
     except (OSError, ValueError):
         return {}
     return entries if isinstance(entries, dict) else {}

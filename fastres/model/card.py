@@ -3,27 +3,28 @@
 import json
 from dataclasses import dataclass, field
 
-from torchvision.models import ResNet18_Weights
-
-from fastres.errors import DataError
-from fastres.geometry import Geometry
+from fastres.machine.errors import DataError
 from fastres.model.network import Architecture
-from fastres.schedule_types import ViewSettings
+from fastres.schedules.types import ViewSettings
 from fastres.views import colour
+from fastres.views.geometry import Geometry
 
 NORMALISATION = {"mean": colour.MEAN.tolist(), "std": colour.STD.tolist()}  # of RGB in 0..1
 # A 7x7 stem that nobody said more about is an ImageNet network: it sees images of 256 pixels, not enlarged ones.
 BARE_SIDES = {"7x7": 256, "3x3": 64}
+IMAGENET_CLASSES = 1000
 
 
 @dataclass(frozen=True, kw_only=True)
 class Card:
-    """classes: (id, name) by output. metadata: all that stood beside the weights, these facts included."""
+    """classes: (id, name) by output. metadata: all that stood beside the weights, these facts included. assumed: which
+    of these facts nobody said, in words."""
 
     classes: tuple[tuple[str, str], ...]
     geometry: Geometry
     convention: str
     metadata: dict = field(default_factory=dict)
+    assumed: tuple[str, ...] = ()
 
     @property
     def settings(self) -> ViewSettings:
@@ -43,15 +44,21 @@ class Card:
     def to_metadata(self) -> dict:
         """What goes beside the weights: what is known of them, with this card's facts."""
         facts = {
-            "classes": [list(pair) for pair in self.classes], "side": self.geometry.side,
-            "upscale": self.geometry.upscale, "convention": self.convention, "normalisation": NORMALISATION,
-        }  # fmt: skip
+            "classes": [list(pair) for pair in self.classes],
+            "side": self.geometry.side,
+            "upscale": self.geometry.upscale,
+            "convention": self.convention,
+            "normalisation": NORMALISATION,
+        }
         return {**self.metadata, **facts}
 
 
-def card_of(metadata: dict, architecture: Architecture, source: object) -> Card:
+def card_of(metadata: dict, architecture: Architecture, source: object, side: int | None = None) -> Card:
     """From a file's checked metadata; what it does not say is filled in. DataError where it contradicts the network
-    or asks for another normalisation than the views have."""
+    or asks for another normalisation than the views have.
+
+    `side`: of the images it is to be used on, where they are all of one; assumed for weights that say nothing.
+    """
     if metadata.get("normalisation", NORMALISATION) != NORMALISATION:
         raise DataError(
             f"weights {source}: normalised by {json.dumps(metadata['normalisation'])}, expected "
@@ -61,18 +68,34 @@ def card_of(metadata: dict, architecture: Architecture, source: object) -> Card:
     classes = tuple((wnid, name) for wnid, name in metadata.get("classes", ())) or _bare_classes(count)
     if len(classes) != count:
         raise DataError(
-            f"weights {source}: names {len(classes)} classes, expected the network's {count}; get the file again"
+            f"weights {source}: told {len(classes)} classes, expected the network's {count}; check --classes where it "
+            "is given, else get the file again"
         )
-    bare = "side" not in metadata
-    side = BARE_SIDES[architecture.stem] if bare else metadata["side"]
-    upscale = metadata.get("upscale", 1 if bare else architecture.upscale)
-    convention = metadata.get("convention", ViewSettings().convention)
-    return Card(classes=classes, geometry=Geometry(side, upscale), convention=convention, metadata=metadata)
+    bare = "side" not in metadata and side is None
+    facts = {
+        "side": side or BARE_SIDES[architecture.stem],
+        "upscale": 1 if bare else architecture.upscale,
+        "convention": ViewSettings().convention,
+    }
+    assumed = [f"{name} {value}" for name, value in facts.items() if name not in metadata]
+    if "classes" not in metadata and "class_digest" not in metadata:
+        imagenet = "ImageNet's classes" if count == IMAGENET_CLASSES else "classes without names"
+        assumed.append(imagenet if side is None else "classes in the order of the data's")
+    facts = {name: metadata.get(name, value) for name, value in facts.items()}
+    return Card(
+        classes=classes,
+        geometry=Geometry(facts["side"], facts["upscale"]),
+        convention=facts["convention"],
+        metadata=metadata,
+        assumed=tuple(assumed),
+    )
 
 
 def _bare_classes(count: int) -> tuple[tuple[str, str], ...]:
     """Of weights that name none: 1,000 outputs are ImageNet's, in the order that torchvision, timm and fb.resnet.torch
     share; it has their names."""
+    from torchvision.models import ResNet18_Weights  # after model/network.py, which says how it loads
+
     imagenet = ResNet18_Weights.IMAGENET1K_V1.meta["categories"]
-    names = imagenet if count == len(imagenet) else [f"class {i}" for i in range(count)]
+    names = imagenet if count == IMAGENET_CLASSES else [f"class {i}" for i in range(count)]
     return tuple((str(i), name) for i, name in enumerate(names))

@@ -8,21 +8,46 @@ folded      neither learns: one convolution with weight w g/s and bias b - m g/s
             gradient and in nothing else.
 functional  the convolution learns, the norm does not: weight w g/s is computed anew each step, so that the stored
             weight keeps its own scale, learning rate and decay.
-plain       the norm learns, or uses batch statistics: torchvision's own two modules.
+plain       the norm learns, or uses batch statistics: torchvision's own two modules. How many batches the norms
+            have seen is counted for all of them at once.
 
-A unit is called with what stands behind it, unit(x, relu=..., add=...) = relu?(norm(conv(x)) + add?), so that a folded
-one in front of everything that learns can do it all in one pass over memory (model/onednn.py, on CPUs). `add` may be
-written over.
+A unit is called with what stands behind it, unit(x, relu=..., add=...) = relu?(norm(conv(x)) + add?), so that one
+kernel can do it all where there is one (`Forms`): a folded convolution in front of everything that learns, and a norm
+on batch statistics. `add` may be written over.
 """
 
+import copy
 from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 
 import torch
 from torch import nn
 from torch.nn import functional
-from torchvision.models.resnet import Bottleneck, ResNet
 
-from fastres.model.onednn import fused_convolution, pooled_stem
+from fastres.machine.compilers import CXX_REMEDY, compiler_needed
+from fastres.model import cudnn, onednn
+from fastres.model.network import Bottleneck, ResNet
+from fastres.model.norm.function import batch_norm, can_run
+
+
+@dataclass(frozen=True)
+class Forms:
+    """Whose kernels run what stands behind a convolution; each where it can run, torch's own elsewhere.
+
+    onednn  forward-only convolutions on a CPU (model/onednn.py)
+    cudnn   forward-only convolutions on a CUDA GPU (model/cudnn.py)
+    norm    BatchNorm on batch statistics in training on a CUDA GPU (model/norm)
+    """
+
+    onednn: bool = False
+    cudnn: bool = False
+    norm: bool = False
+
+
+PLAIN = Forms()  # torch's operators alone: for torch.compile, which picks its own
+CPU_FUSED = Forms(onednn=True)  # the default; on a GPU it is PLAIN
+CUDA_FUSED = Forms(cudnn=True, norm=True)  # never run on a GPU yet, so only for steps that ask: stage/fused.py
 
 
 class Plain(nn.Module):
@@ -30,24 +55,40 @@ class Plain(nn.Module):
 
     def __init__(self, conv: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
         super().__init__()
-        self.conv, self.norm = conv, norm
+        self.conv, self.norm = conv, _uncounted(norm)
 
     def forward(self, x: torch.Tensor, *, relu: bool, add: torch.Tensor | None = None) -> torch.Tensor:
         return _finish(self.norm(self.conv(x)), relu, add)
 
 
-class Folded(nn.Module):
-    """One convolution with constant weight and bias, kept in `dtype`. Under no_grad on a CPU it is oneDNN's fused one,
-    unless `fused` is false."""
+def _uncounted(norm: nn.BatchNorm2d) -> nn.BatchNorm2d:
+    """`norm` with the same tensors, which does not count its batches: torch launches a kernel for each count."""
+    twin = copy.copy(norm)
+    twin._buffers = {**norm._buffers, "num_batches_tracked": None}
+    return twin
 
-    def __init__(self, conv: nn.Conv2d, norm: nn.BatchNorm2d, dtype: torch.dtype, fused: bool = True) -> None:
+
+class PlainFused(Plain):
+    """The same, with a norm on batch statistics in Triton's kernels."""
+
+    def forward(self, x: torch.Tensor, *, relu: bool, add: torch.Tensor | None = None) -> torch.Tensor:
+        return batch_norm(self.norm, self.conv(x), relu=relu, add=add)
+
+
+class Folded(nn.Module):
+    """One convolution with constant weight and bias, kept in `dtype`. Under no_grad it is the fused one of `forms`."""
+
+    def __init__(self, conv: nn.Conv2d, norm: nn.BatchNorm2d, dtype: torch.dtype, forms: Forms = CPU_FUSED) -> None:
         super().__init__()
         scale, shift = _affine(norm)
         weight = conv.weight.detach().double() * scale[:, None, None, None]
         self.register_buffer("weight", weight.to(dtype).to(memory_format=torch.channels_last))
         self.register_buffer("bias", shift.to(dtype))
         self.stride, self.padding = conv.stride, conv.padding
-        self.fused = fused_convolution(self.weight, self.bias, self.stride, self.padding) if fused else None
+        layer = self.weight, self.bias, self.stride, self.padding
+        self.fused = onednn.fused_convolution(*layer) if forms.onednn else None
+        if forms.cudnn and self.fused is None:
+            self.fused = cudnn.fused_convolution(*layer)
 
     def forward(self, x: torch.Tensor, *, relu: bool, add: torch.Tensor | None = None) -> torch.Tensor:
         if self.runs_fused(x):
@@ -87,16 +128,18 @@ def _affine(norm: nn.BatchNorm2d) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def _is_finite(network: nn.Module) -> bool:
-    """oneDNN's ReLU would hide a NaN."""
-    return all(bool(value.isfinite().all()) for value in network.state_dict().values())
+    """The ReLUs of oneDNN and cuDNN would hide a NaN."""
+    return bool(torch.stack([value.isfinite().all() for value in network.state_dict().values()]).all())
 
 
-def _unit(conv: nn.Conv2d, norm: nn.BatchNorm2d, dtype: torch.dtype, fused: bool) -> nn.Module:
+def _unit(conv: nn.Conv2d, norm: nn.BatchNorm2d, dtype: torch.dtype, forms: Forms) -> nn.Module:
+    if norm.training and forms.norm and can_run(norm, norm.weight.device):
+        return PlainFused(conv, norm)
     if norm.training or norm.weight.requires_grad or norm.bias.requires_grad:
         return Plain(conv, norm)
     if conv.weight.requires_grad:
         return Functional(conv, norm)
-    return Folded(conv, norm, dtype, fused)
+    return Folded(conv, norm, dtype, forms)
 
 
 class Block(nn.Module):
@@ -124,18 +167,19 @@ class StageNetwork(nn.Module):
     """
 
     def __init__(
-        self, network: ResNet, dtype: torch.dtype, *, inference: bool = False, fused: bool = True
+        self, network: ResNet, dtype: torch.dtype, *, inference: bool = False, forms: Forms = CPU_FUSED
     ) -> None:
         """`dtype` is what folded weights are kept in: the dtype the network computes in.
 
         inference: fold everything, whatever learns: a snapshot for evaluation.
-        fused: oneDNN's operators where they may be used; false for torch.compile, which picks its own.
         """
         super().__init__()
-        fused = fused and network.fc.weight.device.type == "cpu" and _is_finite(network)
+        hides_nan = forms.cudnn or (forms.onednn and network.fc.weight.device.type == "cpu")
+        if hides_nan and not _is_finite(network):
+            forms = Forms(norm=forms.norm)
 
         def unit(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> nn.Module:
-            return Folded(conv, norm, dtype, fused) if inference else _unit(conv, norm, dtype, fused)
+            return Folded(conv, norm, dtype, forms) if inference else _unit(conv, norm, dtype, forms)
 
         self.stem = unit(network.conv1, network.bn1)
         self.maxpool = network.maxpool
@@ -143,13 +187,18 @@ class StageNetwork(nn.Module):
         self.blocks = nn.ModuleList(Block(block, unit) for block in blocks)
         self.fc = network.fc
         learns = [any(p.requires_grad for p in part.parameters()) for part in (self.stem, *self.blocks)]
-        plain = [any(isinstance(m, Plain) and m.norm.training for m in part.modules()) for part in
-                 (self.stem, *self.blocks)]  # fmt: skip
+        plain = [
+            any(isinstance(m, Plain) and m.norm.training for m in part.modules()) for part in (self.stem, *self.blocks)
+        ]
         moving = [a or b for a, b in zip(learns, plain, strict=True)]
         self.frozen_parts = moving.index(True) if True in moving else len(moving)
+        norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d) and m.training and not inference]
+        self._counters = [norm.num_batches_tracked for norm in norms]  # of batches: the network's own
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """f32/bf16/fp16 [B, 3, H, H] -> logits [B, classes]."""
+        if self._counters:
+            torch._foreach_add_(self._counters, 1)
         if self.frozen_parts:
             with torch.no_grad():
                 x = self._parts(x, 0, self.frozen_parts)
@@ -163,9 +212,27 @@ class StageNetwork(nn.Module):
         return x
 
     def _stem(self, x: torch.Tensor) -> torch.Tensor:
-        """Max-pool and ReLU commute, in value and gradient; pooled first, the ReLU has a quarter of the work."""
+        """Max-pool and ReLU commute, in value and gradient; a ReLU with a pass of its own has a quarter of the work
+        behind the pool, one inside of another kernel comes first for nothing."""
         if isinstance(self.maxpool, nn.Identity):
             return self.stem(x, relu=True)
         if isinstance(self.stem, Folded) and self.stem.runs_fused(x):
-            return pooled_stem(self.stem.fused, x)
+            return self.stem.fused.pooled(x)
+        if isinstance(self.stem, PlainFused):
+            return self.maxpool(self.stem(x, relu=True))
         return functional.relu(self.maxpool(self.stem(x, relu=False)), inplace=True)
+
+
+def compiled(form: "StageNetwork") -> Callable[[torch.Tensor], torch.Tensor]:
+    """`form` through torch.compile, anew for every size of batch."""
+    from torch._dynamo import config  # takes a second to load
+
+    # Dynamo counts what it compiles of this one forward over all stages, and past its limit of 8 runs the rest eagerly
+    # without an error. A stage takes two (whole and partial batches), its validation two more.
+    config.recompile_limit = max(config.recompile_limit, 64)
+    return torch.compile(form, dynamic=False)
+
+
+def compiling(what: str) -> AbstractContextManager:
+    """Around the calls of a compiled form, `what` asked for it: CompilerMissing where the machine has no compiler."""
+    return compiler_needed(f"{what} needs torch.compile's compiler", f"{CXX_REMEDY}; or use --set step=eager")

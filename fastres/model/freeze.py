@@ -14,8 +14,8 @@ from fnmatch import fnmatchcase
 import torch
 from torch import nn
 
-from fastres.errors import UsageError
-from fastres.schedule_types import Stage
+from fastres.machine.errors import UsageError
+from fastres.schedules.types import Stage
 
 
 def set_trainable(network: nn.Module, patterns: tuple[str, ...]) -> list[nn.Parameter]:
@@ -56,16 +56,18 @@ def batch_norms(network: nn.Module) -> list[nn.BatchNorm2d]:
 def recalibrate(network: nn.Module, inputs: Iterable[torch.Tensor], autocast) -> None:
     """Re-estimate every BatchNorm's statistics as the plain average over `inputs` (batches of network input).
 
-    Layers see the batch statistics of those before them, as in training. `autocast`: a context manager factory.
+    Layers see the batch statistics of those before them, as in training. `autocast`: a context manager factory. The
+    host counts the batches: torch's cumulative average reads its counter back from the device, at every layer.
     """
     norms = batch_norms(network)
     momenta = [norm.momentum for norm in norms]
     network.eval()
     for norm in norms:
         norm.reset_running_stats()
-        norm.momentum = None  # torch: cumulative average
         norm.train()
-    for x in inputs:
+    for count, x in enumerate(inputs, start=1):
+        for norm in norms:
+            norm.momentum = 1 / count
         with autocast():
             network(x)
     for norm, momentum in zip(norms, momenta, strict=True):

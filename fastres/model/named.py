@@ -6,9 +6,9 @@ import re
 from pathlib import Path
 
 import torch
-from torchvision.models import get_model_weights
 
-from fastres.errors import DataError, MachineError, UsageError
+from fastres.machine.errors import DataError, MachineError, UsageError
+from fastres.machine.extras import install_line
 from fastres.model.network import BLOCKS, Architecture
 from fastres.views import colour
 
@@ -44,6 +44,8 @@ def named_state(arch: str, weights: str) -> dict[str, torch.Tensor]:
 
 def _torchvision_state(arch: str, name: str) -> dict[str, torch.Tensor]:
     """torchvision's own getter runs what a cached file pickles and takes any file of that name: not here."""
+    from torchvision.models import get_model_weights  # after model/network.py, which says how it loads
+
     try:
         url = get_model_weights(arch)[name].url
     except (KeyError, ValueError) as error:
@@ -86,7 +88,7 @@ def _timm_configuration(arch: str, weights: str):
     try:
         from timm.models import get_pretrained_cfg
     except ImportError as error:
-        raise MachineError(f"weights {weights}: timm is not installed ({error}); pip install 'timm>=1'") from error
+        raise MachineError(f"weights {weights}: timm is not installed ({error}); {install_line('timm')}") from error
     name = weights.removeprefix(TIMM)
     its_arch = name.partition(".")[0]
     if its_arch != arch or its_arch not in BLOCKS:

@@ -10,7 +10,11 @@ from dataclasses import dataclass
 
 import torch
 from torch import nn
-from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
+
+from fastres.model.dynamo_later import dynamo_later
+
+with dynamo_later():
+    from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
 BLOCKS = {
     "resnet18": (BasicBlock, (2, 2, 2, 2)),
@@ -84,6 +88,8 @@ def describe(state: Mapping[str, torch.Tensor]) -> Architecture | None:
     """The architecture whose keys these are, from shapes alone; None if it is none of ours."""
     stem, head = state.get("conv1.weight"), state.get("fc.weight")
     if stem is None or head is None or stem.ndim != 4 or head.ndim != 2 or stem.shape[2] not in (3, 7):
+        return None
+    if stem.shape[0] == 0 or head.shape[0] == 0:
         return None
     block = Bottleneck if "layer1.0.conv3.weight" in state else BasicBlock
     layers = tuple(

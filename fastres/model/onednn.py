@@ -2,7 +2,7 @@
 
 torch runs each of these as a pass of its own over memory. The operators are the ones torch.compile's CPU backend emits
 (`torch.ops.mkldnn`); they are not public, so `usable` tries them out once, and what is here must equal the plain layers
-to rounding (tests/test_onednn.py). They know no gradients: only a frozen prefix, and evaluation, may use them.
+to rounding (tests/model/test_onednn.py). They know no gradients: only a frozen prefix, and evaluation, may use them.
 
 One difference: a ReLU of oneDNN makes 0 of NaN. A network with weights that are not finite is not to be run this way.
 """
@@ -36,6 +36,19 @@ class FusedConvolution:
             return torch.ops.mkldnn._convolution_pointwise(x, *layer, "relu" if relu else "none", [], "")
         after = ("add", 1.0, "relu" if relu else None, [], None)
         return torch.ops.mkldnn._convolution_pointwise_.binary(add, x, *layer, *after)
+
+    def pooled(self, x: torch.Tensor) -> torch.Tensor:
+        """maxpool(relu(convolution(x))), 3x3, stride 2, padding 1: [B, 3, H, H] -> [B, C, H', H'], channels-last.
+
+        A few images at a time, so that the stem's output, the largest of the network, is pooled while it is in the
+        cache and needs no fresh memory.
+        """
+        parts = [max_pool_of_positive(self(part, relu=True)) for part in x.split(self._images_at_a_time(x))]
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    def _images_at_a_time(self, x: torch.Tensor) -> int:
+        outputs = len(self.bias) * x.shape[2] * x.shape[3] / (self.stride[0] * self.stride[1])
+        return max(1, int(CACHE_BYTES * torch.get_num_threads() / (outputs * x.element_size())))
 
     def _weight_for(self, shape: torch.Size) -> torch.Tensor:
         if shape not in self._laid_out:
@@ -71,23 +84,6 @@ def usable(dtype: torch.dtype) -> bool:
         return False
     wanted = truth.relu(), (truth + 1).relu(), truth
     return all(torch.equal(a.double(), b) for a, b in zip((alone, summed, bare), wanted, strict=True))
-
-
-def pooled_stem(convolution: FusedConvolution, x: torch.Tensor) -> torch.Tensor:
-    """maxpool(relu(convolution(x))), 3x3, stride 2, padding 1: [B, 3, H, H] -> [B, C, H', H'], channels-last.
-
-    A few images at a time, so that the stem's output, the largest of the network, is pooled while it is in the cache
-    and needs no fresh memory.
-    """
-    size, parts = _images_at_a_time(convolution, x), []
-    for part in x.split(size):
-        parts.append(max_pool_of_positive(convolution(part, relu=True)))
-    return parts[0] if len(parts) == 1 else torch.cat(parts)
-
-
-def _images_at_a_time(convolution: FusedConvolution, x: torch.Tensor) -> int:
-    outputs = len(convolution.bias) * x.shape[2] * x.shape[3] / (convolution.stride[0] * convolution.stride[1])
-    return max(1, int(CACHE_BYTES * torch.get_num_threads() / (outputs * x.element_size())))
 
 
 def max_pool_of_positive(x: torch.Tensor) -> torch.Tensor:

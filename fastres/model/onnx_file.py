@@ -4,20 +4,24 @@ The file's metadata_props state how its input is made (`preprocessing`), what it
 under `fastres` all that our safetensors files have beside their tensors.
 """
 
+import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from torch import nn
-from torchvision.models.resnet import ResNet
 
-from fastres.errors import DataError, MachineError
+from fastres.machine import strict_json
+from fastres.machine.errors import DataError, MachineError
+from fastres.machine.extras import install_line
 from fastres.model.card import Card, card_of
-from fastres.model.network import Architecture
-from fastres.model.weights import parse_metadata
+from fastres.model.conditions import NOTHING, Given, completed
+from fastres.model.metadata import parse_metadata
+from fastres.model.network import Architecture, ResNet
 
 TOLERANCE = 1e-4  # of the largest score, where that is above 1
-INPUT, OUTPUT = "image", "scores"
+INPUT, OUTPUT, DIGEST = "image", "scores", "fastres-digest"
 
 
 def to_onnx(network: ResNet, card: Card) -> bytes:
@@ -33,19 +37,47 @@ def to_onnx(network: ResNet, card: Card) -> bytes:
     network = network.float().cpu().eval()
     crop = card.geometry.crop
     program = torch.onnx.export(
-        network, (torch.zeros(2, 3, crop, crop),), dynamo=True, dynamic_shapes=({0: torch.export.Dim("batch")},),
-        input_names=[INPUT], output_names=[OUTPUT], verbose=False,
-    )  # fmt: skip
+        network,
+        (torch.zeros(2, 3, crop, crop),),
+        dynamo=True,
+        dynamic_shapes=({0: torch.export.Dim("batch")},),
+        input_names=[INPUT],
+        output_names=[OUTPUT],
+        verbose=False,
+    )
     model = program.model_proto
     _forget_origin(model)
-    onnx.helper.set_model_props(model, {
-        "fastres": json.dumps(card.to_metadata(), sort_keys=True),
+    props = {
+        "fastres": strict_json.dumps(card.to_metadata(), sort_keys=True),
         "preprocessing": card.preprocessing(),
-        "classes": json.dumps([name for _, name in card.classes]),
-    })  # fmt: skip
+        "classes": strict_json.dumps([name for _, name in card.classes]),
+    }
+    onnx.helper.set_model_props(model, {**props, DIGEST: _digest(model, props)})
     content = model.SerializeToString()
     _check(network, content, crop)
     return content
+
+
+def _digest(model, props: Mapping[str, str]) -> str:
+    """sha256 over an ONNX model without its props, then over those that are ours."""
+    bare = type(model)()
+    bare.CopyFrom(model)
+    bare.ClearField("metadata_props")
+    found = hashlib.sha256(bare.SerializeToString(deterministic=True))
+    found.update(json.dumps(sorted((key, text) for key, text in props.items() if key != DIGEST)).encode())
+    return found.hexdigest()
+
+
+def _check_digest(content: bytes, props: Mapping[str, str], path: Path) -> None:
+    """DataError where the file is not what was exported; files from before it had a digest pass."""
+    if DIGEST not in props:
+        return
+    try:
+        import onnx
+    except ImportError as error:
+        raise _missing(error) from error
+    if _digest(onnx.ModelProto.FromString(content), props) != props[DIGEST]:
+        raise DataError(f"model {path}: is not what the digest in it was made of; export it again")
 
 
 def _forget_origin(model) -> None:
@@ -84,18 +116,23 @@ class OnnxNetwork(nn.Module):
         return torch.from_numpy(self.session.run([OUTPUT], {INPUT: x.float().contiguous().numpy()})[0])
 
 
-def read_onnx(path: Path) -> tuple[OnnxNetwork, Card]:
-    """A file that to_onnx made. MachineError if it is not there, DataError if it is another or damaged."""
+def read_onnx(path: Path, given: Given = NOTHING) -> tuple[OnnxNetwork, Card]:
+    """A file that to_onnx made. MachineError if it is not there, DataError if it is another, damaged, or says otherwise
+    than what is given."""
     if not path.is_file():
-        raise MachineError(f"model {path}: no such file; fetch it, or make it with python -m fastres.export")
-    session = _session(path.read_bytes(), path)
-    text = session.get_modelmeta().custom_metadata_map.get("fastres")
+        what = "no regular file" if path.exists() else "no such file"
+        raise MachineError(f"model {path}: {what}; fetch it, or make it with python -m fastres export")
+    content = path.read_bytes()
+    session = _session(content, path)
+    props = session.get_modelmeta().custom_metadata_map
+    text = props.get("fastres")
     inputs, outputs = session.get_inputs(), session.get_outputs()
     if text is None or [i.name for i in inputs] != [INPUT] or [o.name for o in outputs] != [OUTPUT]:
         raise DataError(
-            f"model {path}: does not say how its input is made, expected one written by python -m fastres.export"
+            f"model {path}: does not say how its input is made, expected one written by python -m fastres export"
         )
-    metadata = parse_metadata(text, path)
+    _check_digest(content, props, path)
+    metadata = completed(parse_metadata(text, path), given, path)
     if "side" not in metadata or "upscale" not in metadata:
         raise DataError(f"model {path}: its metadata has no side or upscale; export it again")
     # of the architecture only the classes matter here: the rest is in the metadata
@@ -123,6 +160,4 @@ def _session(content: bytes, path: Path | None = None):
 
 
 def _missing(error: ImportError) -> MachineError:
-    return MachineError(
-        f"ONNX files need onnx, onnxscript and onnxruntime ({error}); pip install onnx onnxscript onnxruntime"
-    )
+    return MachineError(f"ONNX files need onnx, onnxscript and onnxruntime ({error}); {install_line('onnx')}")

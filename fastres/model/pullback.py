@@ -30,16 +30,22 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from fastres.errors import UsageError
+from fastres.machine.errors import UsageError
 from fastres.views.resample import matrix
 
 STRIDE = 2  # patches overlap: every second one in each direction says as much
 
 
 def pull_back(
-    filters: torch.Tensor, views: Iterable[torch.Tensor], *, side: int, before: int, after: int, convention: str,
+    filters: torch.Tensor,
+    views: Iterable[torch.Tensor],
+    *,
+    side: int,
+    before: int,
+    after: int,
+    convention: str,
     stride: int = STRIDE,
-) -> torch.Tensor:  # fmt: skip
+) -> torch.Tensor:
     """Filters f32 [F, 3, 7, 7] -> f32 [F, 3, 3, 3], computed in float64.
 
     views      batches f32 [B, 3, H, H] of training views at upscale 1

@@ -1,15 +1,23 @@
-"""The paper's two operations: a head for the data's classes (section 3.3), a stem for its image size (section 3.4)."""
+"""The paper's two operations: a head for the data's classes (section 3.3), a stem for its image size (section 3.4).
 
-from collections.abc import Callable, Iterable
+Beyond the paper the head may be made of the rows that the pretrained one has for the classes.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import nn
-from torchvision.models.resnet import ResNet
 
-from fastres.errors import UsageError
-from fastres.model.network import replace_stem
+from fastres.machine.errors import UsageError
+from fastres.model.network import ResNet, replace_stem
+from fastres.schedules.types import KNOWN_HEAD
 from fastres.views.resample import matrix
+
+IMAGENET_CLASSES = 1000
+IMAGENET_WNIDS = Path(__file__).parent / "shipped" / "imagenet_wnids.txt"  # in the order of its head's outputs
+SHOWN = 5  # ids in a message
 
 Views = Callable[[], Iterable[torch.Tensor]]  # batches of network input, f32 [B, 3, H, H]
 
@@ -28,6 +36,39 @@ def reset_head(network: ResNet, classes: int, generator: torch.Generator) -> Non
     network.fc.to(old.weight.device)
 
 
+def imagenet_rows(wnids: Sequence[str]) -> list[int]:
+    """The outputs that ImageNet's 1,000-way head has for these class ids. UsageError for any that is none of its."""
+    outputs = {wnid: row for row, wnid in enumerate(IMAGENET_WNIDS.read_text().split())}
+    missing = [wnid for wnid in wnids if wnid not in outputs]
+    if missing:
+        more = f" and {len(missing) - SHOWN} more" if len(missing) > SHOWN else ""
+        raise UsageError(
+            f"surgery {KNOWN_HEAD}: {len(missing)} of the data's {len(wnids)} classes are none of ImageNet's 1,000: "
+            f"{', '.join(missing[:SHOWN])}{more}; expected WordNet ids that it has; use surgery fc, a fresh head"
+        )
+    return [outputs[wnid] for wnid in wnids]
+
+
+@torch.no_grad()
+def select_head(network: ResNet, wnids: Sequence[str]) -> None:
+    """Keep of ImageNet's head the rows of these classes, in their order, in place. UsageError for another head."""
+    old = network.fc
+    check_imagenet_head(old.out_features)
+    rows = torch.tensor(imagenet_rows(wnids), device=old.weight.device)
+    network.fc = nn.Linear(old.in_features, len(rows), device=old.weight.device)
+    network.fc.weight.copy_(old.weight[rows])
+    network.fc.bias.copy_(old.bias[rows])
+
+
+def check_imagenet_head(outputs: int) -> None:
+    """UsageError unless a head has ImageNet's 1,000 outputs, whose order torchvision, timm and Torch7 share."""
+    if outputs != IMAGENET_CLASSES:
+        raise UsageError(
+            f"surgery {KNOWN_HEAD}: the pretrained net has {outputs} outputs, expected ImageNet's {IMAGENET_CLASSES}; "
+            "use surgery fc, a fresh head"
+        )
+
+
 def shrink_filters(filters: torch.Tensor, init: str) -> torch.Tensor:
     """7x7 filters f32 [F, 3, 7, 7] -> f32 [F, 3, 3, 3], without gain.
 
@@ -42,9 +83,13 @@ def shrink_filters(filters: torch.Tensor, init: str) -> torch.Tensor:
 
 @torch.no_grad()
 def replace_and_initialise_stem(
-    network: ResNet, init: str, generator: torch.Generator, large: Views, small: Views,
+    network: ResNet,
+    init: str,
+    generator: torch.Generator,
+    large: Views,
+    small: Views,
     pull_back: Callable[[torch.Tensor], torch.Tensor] | None = None,
-) -> None:  # fmt: skip
+) -> None:
     """7x7/2 convolution + max-pool -> 3x3/1 convolution, in place.
 
     init   torch7 or antialias (scaled filters, each with one gain that keeps the standard deviation of its response),

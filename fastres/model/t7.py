@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from fastres.errors import DataError
+from fastres.machine.errors import DataError
+from fastres.machine.files import read_regular
 
 NIL, NUMBER, STRING, TABLE, OBJECT, BOOLEAN = range(6)
 FUNCTIONS = (6, 7, 8)
@@ -54,7 +55,7 @@ def read_t7(path: Path) -> Any:
     Tensors that shared a storage share memory. DataError for damage, functions, and classes that are not allowed.
     """
     try:
-        data = memoryview(Path(path).read_bytes())
+        data = memoryview(read_regular(path))
     except OSError as error:
         raise DataError(f"weights {path}: not readable ({error.strerror}); get the file again") from error
     return _Reader(data, path).read()

@@ -2,7 +2,8 @@
 
     python -m fastres.train --schedule NAME
 
-paper.py has every system of the paper, beyond.py what it left open, small.py the small world. A schedule is a literal
+paper.py has every system of the paper, beyond.py what it left open, small.py the small world,
+quarter.py the paper at a quarter of its size on real photos. A schedule is a literal
 table of stages, a variant is `replace(PAPER, ...)`, derived numbers are computed elsewhere. Every schedule is complete:
 stages that two have in common are trained once with `--start-from`. Write your own in a file that defines SCHEDULE and
 pass its path as NAME.
@@ -13,6 +14,7 @@ from fastres.schedules.beyond import (
     CONV1_BATCH,
     CONV1_FROZEN,
     GRADUAL,
+    KNOWN_CLASSES,
     MODERN,
     PER_LAYER_LR,
     PULLBACK,
@@ -28,12 +30,33 @@ from fastres.schedules.paper import (
     NAIVE_FC,
     PAPER,
 )
+from fastres.schedules.quarter import PRETRAIN, PRETRAIN_50
 from fastres.schedules.small import DEMO, SMALL_WORLD_PRETRAIN, SMALL_WORLD_PRETRAIN_50, small_world
 
-SYSTEMS = (NAIVE_FC, FEATURE_EXTRACTOR, FEATURE_EXTRACTOR_50, INITIALIZED_FC, PAPER, CONV1_NAIVE, CONV1_BLANK,
-           FROM_SCRATCH)  # fmt: skip
-BEYOND = (TORCH7_RAW, ANTIALIAS, PULLBACK, CONV1_FROZEN, CONV1_BATCH, PER_LAYER_LR, GRADUAL, MODERN)
-SCHEDULES = {s.name: s for s in (*SYSTEMS, *BEYOND, DEMO, SMALL_WORLD_PRETRAIN, SMALL_WORLD_PRETRAIN_50)}
+SYSTEMS = (
+    NAIVE_FC,
+    FEATURE_EXTRACTOR,
+    FEATURE_EXTRACTOR_50,
+    INITIALIZED_FC,
+    PAPER,
+    CONV1_NAIVE,
+    CONV1_BLANK,
+    FROM_SCRATCH,
+)
+BEYOND = (TORCH7_RAW, ANTIALIAS, PULLBACK, CONV1_FROZEN, CONV1_BATCH, PER_LAYER_LR, GRADUAL, KNOWN_CLASSES, MODERN)
+SCHEDULES = {
+    s.name: s for s in (*SYSTEMS, *BEYOND, DEMO, SMALL_WORLD_PRETRAIN, SMALL_WORLD_PRETRAIN_50, PRETRAIN, PRETRAIN_50)
+}
 
-__all__ = ["BEYOND", "DEMO", "PAPER", "SCHEDULES", "SMALL_WORLD_PRETRAIN", "SMALL_WORLD_PRETRAIN_50", "SYSTEMS",
-           "small_world"]
+__all__ = [
+    "BEYOND",
+    "DEMO",
+    "PAPER",
+    "PRETRAIN",
+    "PRETRAIN_50",
+    "SCHEDULES",
+    "SMALL_WORLD_PRETRAIN",
+    "SMALL_WORLD_PRETRAIN_50",
+    "SYSTEMS",
+    "small_world",
+]

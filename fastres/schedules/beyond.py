@@ -4,13 +4,14 @@ The small world rounds each stage up, so that `gradual`, with more and shorter s
 `paper`, at the study's scale 16 to 14. Some of them are cheaper; the tables have the arithmetic of each.
 
 None has a figure in the paper, and none has been run on the real data. Each changes one thing about `paper`, and shares
-with it every stage before that (`train --start-from`); `modern` changes the recipe and nothing of the stages.
+with it every stage before that (`train --start-from`); `known-head` starts where it does not, at 1,000 outputs' own
+rows; `modern` changes the recipe and nothing of the stages.
 """
 
 from dataclasses import replace
 
-from fastres.schedule_types import OneCycle, Schedule, Stage
 from fastres.schedules.paper import PAPER
+from fastres.schedules.types import KNOWN_HEAD, OneCycle, Schedule, Stage
 
 
 def _with_stages(name: str, **changed: Stage) -> Schedule:
@@ -56,6 +57,9 @@ GRADUAL = replace(
     ),
     expected={},
 )  # fmt: skip
+
+# The head that the pretrained net has for these very classes: Tiny ImageNet's are 200 of ImageNet's 1,000.
+KNOWN_CLASSES = _with_stages("known-head", fc=replace(_FC, surgery=(KNOWN_HEAD,)))
 
 # A recipe of ten years later on the same stages and epochs, so of equal compute: one cycle of the rate in each stage,
 # smoothed labels, averaged weights, twice the batch at twice the rate that linear scaling gives. Chosen, not searched.

@@ -12,7 +12,7 @@ of a pretrained net carries that caveat. None of them has been run here on the r
 
 from dataclasses import replace
 
-from fastres.schedule_types import Optimizer, Plateau, Schedule, Stage, ViewSettings
+from fastres.schedules.types import Optimizer, Plateau, Schedule, Stage, ViewSettings
 
 # The final model (sections 3, 5 and 5.4): 32 epochs, 9 of them of a single layer.
 # Paper, 12-crop: validation top-1 24.99, top-5 8.14, test 31.1; centre crop 27.1 and 32.0; just under 13 h on a

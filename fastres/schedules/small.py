@@ -7,9 +7,9 @@ width. It shows that the pipeline works and how fast; its errors say nothing abo
 import math
 from dataclasses import replace
 
-from fastres.errors import UsageError
-from fastres.schedule_types import Schedule, Stage, WarmupCosine
+from fastres.machine.errors import UsageError
 from fastres.schedules.paper import PAPER
+from fastres.schedules.types import Schedule, Stage, WarmupCosine
 
 WIDTH = 16
 # Pretrained on the source world (SMALL_WORLD_PRETRAIN and _50 below), the two of 18 layers from two seeds.
@@ -61,8 +61,10 @@ def small_world(schedule: Schedule, scale: float = 1.0) -> Schedule:
 
     scale    epochs of every stage are multiplied by it too, and rounded up; at least 1 remains
 
-    UsageError where a pretrained schedule's architecture has no small weights.
+    UsageError where a pretrained schedule's architecture has no small weights, or where it keeps its net's head.
     """
+    if schedule.knows_classes:
+        raise UsageError(f"schedule {schedule.name}: the small world's nets have no head for its classes; leave it out")
     if schedule.weights is not None and schedule.arch not in NETS:
         raise UsageError(
             f"schedule {schedule.name}: the small world has no pretrained {schedule.arch}, expected one of "

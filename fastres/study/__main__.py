@@ -2,6 +2,7 @@
 
     python -m fastres.study paper                                  # on packed Tiny ImageNet, with a GPU
     python -m fastres.study paper --small-world                    # on the procedural stand-in, on any machine
+    python -m fastres.study paper --quarter --source DIR           # at a quarter of its size, on real photos, on CPUs
     python -m fastres.study --figures runs/live/study/runs/*       # redraw, train nothing
     python -m fastres.study paper --check runs/live/paper-s0       # your own runs beside the paper's figures
 
@@ -10,21 +11,24 @@ report.html, study.json and PNGs.
 """
 
 import argparse
-import json
 import shlex
 import sys
 from pathlib import Path
 
 from fastres.data.engines import ENGINES
-from fastres.engine.precision import CHOICES
-from fastres.errors import DataError, UsageError, run_command
-from fastres.study import check, report
-from fastres.study.claims import judge
-from fastres.study.crops import answers
-from fastres.study.record import record
-from fastres.study.runs import read_runs
-from fastres.study.training import train_all
-from fastres.study.tune import rates_of
+from fastres.machine import strict_json
+from fastres.machine.arguments import place
+from fastres.machine.command import run_command
+from fastres.machine.console import say, show_kept
+from fastres.machine.device import CHOICES
+from fastres.machine.errors import DataError, UsageError
+from fastres.study.findings import check, report
+from fastres.study.findings.claims import judge
+from fastres.study.findings.crops import answers
+from fastres.study.findings.record import record
+from fastres.study.findings.runs import read_runs
+from fastres.study.search.tune import rates_of
+from fastres.study.training.prepare import train_all
 
 STUDIES = ("paper",)
 
@@ -35,41 +39,72 @@ def parser() -> argparse.ArgumentParser:
     )
     p.add_argument("study", nargs="?", choices=STUDIES, default="paper", help="which study; there is one")
     p.add_argument("--small-world", action="store_true", help="on the procedural stand-in, which is packed for it")
+    p.add_argument("--quarter", action="store_true", help="at a quarter of its size, on real photos: see --source")
+    p.add_argument(
+        "--source",
+        type=place,
+        default=Path("tiny-imagenet-200"),
+        metavar="DIR|ZIP",
+        help="--quarter: the whole data set, unpacked or as its zip (default tiny-imagenet-200)",
+    )
     p.add_argument("--seeds", type=int, default=1, metavar="N", help="seeds 0 to N-1 (default 1)")
     p.add_argument("--schedules", metavar="A,B", help="names or files (default: every system)")
-    p.add_argument("--scale", type=float, metavar="F",
-                   help="small world: the demo's epochs times F, each stage rounded up (default 2/3)")  # fmt: skip
-    p.add_argument("--tune", action="store_true",
-                   help="search each system's learning rate first, four short runs each; needs Optuna")  # fmt: skip
-    p.add_argument("--jobs", type=int, metavar="N",
-                   help="runs at a time (default: one a core, up to 4, on a CPU; 1 on a GPU)")  # fmt: skip
-    p.add_argument("--out", type=Path, metavar="DIR", help="default runs/live/study or runs/live/study-small-world")
-    p.add_argument("--data", type=Path, metavar="DIR", help="packed folder (default packed, or <out>/world)")
-    p.add_argument("--weights", action="append", default=[], metavar="ARCH=FILE",
-                   help="pretrained nets; several of one architecture are dealt to the seeds in turn")  # fmt: skip
+    p.add_argument(
+        "--scale",
+        type=float,
+        metavar="F",
+        help="small world: the demo's epochs times F, each stage rounded up (default 2/3)",
+    )
+    p.add_argument(
+        "--tune",
+        action="store_true",
+        help="search each system's learning rate first, four short runs each; needs Optuna",
+    )
+    p.add_argument(
+        "--jobs", type=int, metavar="N", help="runs at a time (default: one a core, up to 4, on a CPU; 1 on a GPU)"
+    )
+    p.add_argument("--out", type=place, metavar="DIR", help="default runs/live/study, -small-world or -quarter")
+    p.add_argument("--data", type=place, metavar="DIR", help="packed folder (default packed, or <out>/world)")
+    p.add_argument(
+        "--weights",
+        action="append",
+        default=[],
+        metavar="ARCH=FILE",
+        help="pretrained nets; several of one architecture are dealt to the seeds in turn",
+    )
     p.add_argument("--engine", choices=tuple(ENGINES), default="resident")
     p.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     p.add_argument("--precision", choices=CHOICES, default="auto")
     p.add_argument("--set", action="extend", nargs="+", default=[], metavar="A.B=C", help="for all, as in train")
-    p.add_argument("--figures", nargs="+", type=Path, metavar="RUN", help="redraw from run folders, train nothing")
-    p.add_argument("--check", nargs="+", type=Path, metavar="RUN", help="compare runs on Tiny ImageNet with the paper")
+    p.add_argument("--figures", nargs="+", type=place, metavar="RUN", help="redraw from run folders, train nothing")
+    p.add_argument("--check", nargs="+", type=place, metavar="RUN", help="compare runs on Tiny ImageNet with the paper")
     p.add_argument("--dry-run", action="store_true", help="what would be trained, and how long it takes here")
-    p.add_argument("--record", type=Path, metavar="DIR", help="write a dated folder with figures and pictures here")
+    p.add_argument("--record", type=place, metavar="DIR", help="write a dated folder with figures and pictures here")
     p.add_argument("--json", action="store_true", help="print the result as one JSON object")
     return p
+
+
+MOST = 1000  # seeds, runs at a time, times the epochs: more is a slip of the keyboard
 
 
 def main(argv: list[str] | None = None) -> int:
     args = parser().parse_args(argv)
     if args.figures and args.check:
         raise UsageError("--figures and --check: one of them at a time")
-    if args.seeds < 1:
-        raise UsageError(f"--seeds {args.seeds}: expected 1 or more")
-    if args.scale is not None and (args.scale <= 0 or not args.small_world):
-        raise UsageError(f"--scale {args.scale:g}: expected more than 0, and with --small-world alone")
-    if args.jobs is not None and args.jobs < 1:
-        raise UsageError(f"--jobs {args.jobs}: expected 1 or more")
-    args.out = args.out or Path("runs/live") / ("study-small-world" if args.small_world else "study")
+    if not 1 <= args.seeds <= MOST:
+        raise UsageError(f"--seeds {args.seeds}: expected 1 to {MOST:,}")
+    if args.scale is not None and not (0 < args.scale <= MOST and args.small_world):
+        raise UsageError(
+            f"--scale {args.scale:g}: expected more than 0, at most {MOST:,}, and with --small-world alone"
+        )
+    if args.jobs is not None and not 1 <= args.jobs <= MOST:
+        raise UsageError(f"--jobs {args.jobs}: expected 1 to {MOST:,}")
+    if args.small_world and args.quarter:
+        raise UsageError("--small-world and --quarter: one of them at a time")
+    if args.quarter and args.data:
+        raise UsageError("--quarter packs its own two halves of --source; leave --data away")
+    name = "study-small-world" if args.small_world else "study-quarter" if args.quarter else "study"
+    args.out = args.out or Path("runs/live") / name
     command = shlex.join(["python", "-m", "fastres.study", *(sys.argv[1:] if argv is None else argv)])
     if args.check:
         return print_check(args)
@@ -81,8 +116,15 @@ def print_check(args: argparse.Namespace) -> int:
     rows, systems = check.check(args.check)
     verdicts = [verdict for verdict in judge(systems) if verdict.word != "not measured"]
     if args.json:
-        print(json.dumps({"rows": [row.plain() for row in rows], "all_hold": check.all_hold(rows),
-                          "verdicts": [verdict.plain() for verdict in verdicts]}))  # fmt: skip
+        print(
+            strict_json.dumps(
+                {
+                    "rows": [row.plain() for row in rows],
+                    "all_hold": check.all_hold(rows),
+                    "verdicts": [verdict.plain() for verdict in verdicts],
+                }
+            )
+        )
         return 0
     print(check.as_table(rows).text())
     print("\n".join(f"{v.claim.where}: {v.claim.text}: {v.word} ({v.figures})" for v in verdicts))
@@ -96,7 +138,7 @@ def print_study(args: argparse.Namespace, command: str) -> int:
     if not folders:
         done = train_all(args)
         if args.dry_run:
-            print(json.dumps(done.estimate) if args.json else done.text)
+            print(strict_json.dumps(done.estimate) if args.json else done.text)
             return 0
         folders, notes, code = done.folders, done.notes, done.code
     runs = read_runs(folders)
@@ -109,14 +151,15 @@ def print_study(args: argparse.Namespace, command: str) -> int:
         except DataError as error:
             if args.data or not args.figures:
                 raise
-            notes.append(f"figure 7 is not drawn, and crop methods are not compared image by image: {error}")
+            what = "what the crop method changes" if runs[0].own else "figure 7"
+            notes.append(f"{what} is not drawn, and crop methods are not compared image by image: {error}")
             return None
 
     result = report.gather(runs, args.out, answer, notes)
     page = report.write(result, args.out, command)
-    print(json.dumps(result.plain()) if args.json else report.as_text(result, page))
+    show_kept(strict_json.dumps(result.plain()) if args.json else report.as_text(result, page), args.out)
     if args.record:
-        print(f"recorded in {record(args.record, result, command)}", file=sys.stderr)
+        say(f"recorded in {record(args.record, result, command, args.device)}")
     return code
 
 

@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from fastres.errors import UsageError
-from fastres.schedule_loading import shared_stages
-from fastres.schedule_types import Schedule
+from fastres.machine.errors import UsageError
+from fastres.schedules.loading import shared_stages
+from fastres.schedules.types import Schedule
 
 
 @dataclass(frozen=True)
@@ -37,9 +37,13 @@ class Job:
 
 
 def plan(
-    schedules: list[Schedule], seeds: int, runs: Path, flop: dict[str, list[int]], images: int,
+    schedules: list[Schedule],
+    seeds: int,
+    runs: Path,
+    flop: dict[str, list[int]],
+    images: int,
     nets: Mapping[str, Sequence[str]] | None = None,
-) -> list[Job]:  # fmt: skip
+) -> list[Job]:
     """Jobs in the order to do them: seed by seed, a system after those that it shares stages with.
 
     `flop`: operations per image of every stage by system; `images`: of an epoch; `nets`: pretrained weights by
@@ -57,11 +61,17 @@ def plan(
             parent = max(mine, key=lambda job: shared_stages(job.schedule, schedule), default=None)
             shared = shared_stages(parent.schedule, schedule) if parent else 0
             own = list(zip(schedule.stages[shared:], flop[schedule.name][shared:], strict=True))
-            mine.append(Job(
-                schedule, seed, runs / f"{schedule.name}-s{seed}", parent if shared else None, shared,
-                cost=float(sum(stage.epochs * operations for stage, operations in own) * images),
-                brief=float(sum(operations for _, operations in own) * images),
-            ))  # fmt: skip
+            mine.append(
+                Job(
+                    schedule,
+                    seed,
+                    runs / f"{schedule.name}-s{seed}",
+                    parent if shared else None,
+                    shared,
+                    cost=float(sum(stage.epochs * operations for stage, operations in own) * images),
+                    brief=float(sum(operations for _, operations in own) * images),
+                )
+            )
         jobs += mine
     return jobs
 

@@ -28,8 +28,8 @@ class Clock:
 class Rate:
     """img/s over the steps after the first `warmup_steps`, which pay for compilation and allocation.
 
-        with rate.running():              # once an epoch: what lies between (validation) does not count
-            for batch in batches: ...; rate.step(len(batch))
+    with rate.running():              # once an epoch: what lies between (validation) does not count
+        for batch in batches: ...; rate.step(len(batch))
     """
 
     def __init__(self, warmup_steps: int = 10) -> None:

@@ -6,13 +6,14 @@ null, because NaN is not JSON and would stop every strict reader of the file.
 """
 
 import json
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import IO
 
-from fastres.errors import DataError, MachineError
-from fastres.files import write_atomic
+from fastres.machine.errors import DataError, MachineError
+from fastres.machine.files import ours, read_regular, write_atomic
+from fastres.machine.strict_json import plain
 
 
 class JsonLines:
@@ -26,23 +27,31 @@ class JsonLines:
         self.path = Path(path)
         _cut_torn_end(self.path)
         try:
-            self._file = open(self.path, "ab", buffering=0)  # noqa: SIM115 (unbuffered: survives a SIGKILL)
+            self._file = self._opened()
         except OSError as error:
-            raise MachineError(f"{self.path}: cannot be written ({error.strerror}); choose another "
-                               f"--run-dir") from error
+            raise MachineError(
+                f"{self.path}: cannot be written ({error.strerror}); choose another --run-dir"
+            ) from error
 
-    def write(self, event: str, **fields) -> None:
-        """Append {"event", "time" (UTC, ISO 8601), **fields}; scalars of numpy and torch become numbers."""
-        record = {"event": event, "time": datetime.now(UTC).isoformat(timespec="milliseconds"), **fields}
-        line = json.dumps(plain(record), allow_nan=False).encode() + b"\n"
+    def _opened(self) -> IO[bytes]:
+        return open(self.path, "ab", buffering=0, opener=ours)  # unbuffered: survives a SIGKILL
+
+    def write(self, event: str, **fields) -> dict:
+        """Append {"event", "time" (UTC, ISO 8601), **fields}; scalars of numpy and torch become numbers. Returns it."""
+        record = plain({"event": event, "time": datetime.now(UTC).isoformat(timespec="milliseconds"), **fields})
+        line = json.dumps(record, allow_nan=False).encode() + b"\n"
         try:
             written = self._file.write(line)
         except OSError as error:
-            raise MachineError(f"{self.path}: could not append ({error.strerror}); free some space, "
-                               f"and the same command resumes") from error
+            raise MachineError(
+                f"{self.path}: could not append ({error.strerror}); free some space, and the same command resumes"
+            ) from error
         if written != len(line):
-            raise MachineError(f"{self.path}: {written} of {len(line)} bytes could be appended, the disk is "
-                               f"full; free some space, and the same command resumes")
+            raise MachineError(
+                f"{self.path}: {written} of {len(line)} bytes could be appended, the disk is "
+                f"full; free some space, and the same command resumes"
+            )
+        return record
 
     def rewind_to(self, keep: Callable[[dict], bool]) -> int:
         """Drop every record that `keep` refuses, atomically; returns how many.
@@ -53,10 +62,26 @@ class JsonLines:
         records = read_log(self.path)
         kept = [record for record in records if keep(record)]
         if len(kept) < len(records):
-            self._file.close()
-            write_atomic(self.path, b"".join(json.dumps(record).encode() + b"\n" for record in kept))
-            self._file = open(self.path, "ab", buffering=0)  # noqa: SIM115
+            self._replace(kept)
         return len(records) - len(kept)
+
+    def restore(self, epochs: list[dict]) -> int:
+        """Make the file's records of epochs these, atomically; returns how many of them it did not have.
+
+        For a log that was lost, cut or edited: `epochs` are known from elsewhere.
+        """
+        records = read_log(self.path)
+        found = [record for record in records if record["event"] == "epoch"]
+        if found != epochs:
+            others = (record for record in records if record["event"] != "epoch")
+            # each before what was logged where it ended, such as the next stage's beginning
+            self._replace(sorted([*epochs, *others], key=lambda record: record.get("at", [0, 0, 0])))
+        return sum(record not in found for record in epochs)
+
+    def _replace(self, records: list[dict]) -> None:
+        self._file.close()
+        write_atomic(self.path, b"".join(json.dumps(record).encode() + b"\n" for record in records))
+        self._file = self._opened()
 
     def close(self) -> None:
         """Close the file; closing twice is fine."""
@@ -66,9 +91,13 @@ class JsonLines:
 class NoLines:
     """The log of a process whose records another one writes."""
 
-    def write(self, event: str, **fields) -> None: ...
+    def write(self, event: str, **fields) -> dict:
+        return {"event": event, **fields}
 
     def rewind_to(self, keep: Callable[[dict], bool]) -> int:
+        return 0
+
+    def restore(self, epochs: list[dict]) -> int:
         return 0
 
     def close(self) -> None: ...
@@ -77,48 +106,40 @@ class NoLines:
 def read_log(path: Path) -> list[dict]:
     """Every record of a log, oldest first; [] where there is none. A torn last line is left out."""
     try:
-        lines = Path(path).read_bytes().split(b"\n")
+        lines = read_regular(path).split(b"\n")
     except FileNotFoundError:
         return []
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}), expected a run's log; restore the file") from None
     records = []
     for number, line in enumerate(lines[:-1], start=1):  # after the last newline: nothing, or a torn line
         record = _parsed(line)
         if record is None and number == len(lines) - 1:
             break
         if record is None:
-            raise DataError(f"{path}: line {number} is not a JSON object, and only the last line may be torn; "
-                            f"restore the file, or remove that line")
+            raise DataError(
+                f"{path}: line {number} is not a run's record, and only the last line may be torn; "
+                f"restore the file, or remove that line"
+            )
         records.append(record)
     return records
 
 
-def plain(value):
-    """`value` as JSON can carry it: finite numbers, text, booleans, null, lists, dicts with text keys."""
-    if value is None or isinstance(value, (bool, int, str)):
-        return value
-    if isinstance(value, float):
-        return float(value) if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain(item) for item in value]
-    if hasattr(value, "tolist"):  # numpy and torch, scalars and arrays
-        return plain(value.tolist())
-    return str(value)
-
-
 def _parsed(line: bytes) -> dict | None:
+    """None where the line is none of a run's records, each with its event and where the run stood."""
     try:
         record = json.loads(line)
-    except ValueError:
+        at = record.get("at", [0, 0, 0])
+        whole = isinstance(record["event"], str) and len(at) == 3 and all(type(number) is int for number in at)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
-    return record if isinstance(record, dict) else None
+    return record if whole else None
 
 
 def _cut_torn_end(path: Path) -> None:
     """Truncate `path` after its last whole record: a kill can leave half a line, a power cut one of zeros."""
     try:
-        with open(path, "r+b") as file:
+        with open(path, "r+b", opener=ours) as file:
             content = file.read()
             end = content.rfind(b"\n") + 1
             start = content.rfind(b"\n", 0, max(end - 1, 0)) + 1

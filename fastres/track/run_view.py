@@ -1,13 +1,17 @@
 """A run's folder as a reader sees it, finished or still going: files only, nothing is locked or written."""
 
 import math
+import os
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
-from fastres.errors import DataError
+from fastres.machine.errors import DataError
+from fastres.machine.folders import strangers
 from fastres.track.log import read_log
-from fastres.track.run_dir import live_process, read_object
+from fastres.track.run_config import as_written, is_lock, read_object
+from fastres.track.run_dir import live_process
+from fastres.track.windows import window_losses
 
 
 @dataclass(frozen=True)
@@ -37,14 +41,34 @@ class RunView:
         live = live_process(path) is not None  # before the files: a run that ends meanwhile is then read once more
         config = read_object(path / "config.json", "give another run folder")
         if config is None:
-            raise DataError(f"{path}: has no config.json, so it is no run's folder; expected one that train made, "
-                            "such as runs/live/paper-s0")  # fmt: skip
+            raise DataError(
+                f"{path}: has no config.json, so it is no run's folder; expected one that train made, "
+                "such as runs/live/paper-s0 (`show --watch` waits for a run that has not begun)"
+            )
         summary = read_object(path / "summary.json", "remove it, and train's command writes it again") or {}
-        return cls(path, label or path.name, config, summary, read_log(path / "log.jsonl"), live)
+        view = cls(path, label or path.name, config, summary, read_log(path / "log.jsonl"), live)
+        with as_written(path):  # what is shown of them later, looked at here where a fault has its sentence
+            view.borders(), view.position, view.expected.items(), view.schedule.items()
+            [float(record["val_top1_err"] or 0) for record in view.epochs]
+            window_losses(view.points)
+            [combination.items() for combination in summary.get("errors", {}).values()]
+        return view
 
     @property
     def schedule(self) -> dict:
         return self.config.get("schedule", {})
+
+    @property
+    def expected(self) -> dict:
+        """The paper's figures for this run: {} where its data are not the paper's, or an older run does not say."""
+        if self.status == "done":
+            return self.summary.get("expected", {})
+        return self.schedule.get("expected", {})
+
+    @property
+    def own_data(self) -> bool:
+        """Whether it was trained on somebody's own data; an older run, or one that is not done, does not say."""
+        return bool(self.summary.get("own_data"))
 
     @property
     def epochs(self) -> list[dict]:
@@ -82,8 +106,13 @@ class RunView:
         return [record[x] for record in kept], [math.nan if r[y] is None else r[y] for r in kept]
 
 
+def yet_to_begin(path: Path) -> bool:
+    """Whether a run may still begin in `path`: nothing is there, or no more than a run's first moments leave."""
+    return not (path / "config.json").exists() and not strangers(path, is_lock)
+
+
 def read_runs(paths: list[Path]) -> list[RunView]:
     """Every run, with the shortest label that tells them apart: their folder's name, or their path."""
-    names = [path.resolve().name for path in paths]
+    names = [Path(os.path.realpath(path)).name for path in paths]
     labels = names if len(set(names)) == len(names) else [str(path) for path in paths]
     return [RunView.read(path, label) for path, label in zip(paths, labels, strict=True)]

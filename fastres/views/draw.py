@@ -2,18 +2,23 @@
 
 Philox 4x32-10 (Salmon, Moraes, Dror, Shaw: Parallel Random Numbers, SC 2011) maps a 128-bit counter and a 64-bit key
 to four 32-bit words. Key = the seed; counter = (sample id, epoch, stage, block). Nothing is stored, so the stream is
-the same for every engine, batch size, number of workers, number of processes and resume point.
+the same for every engine, batch size, number of workers, number of processes and resume point; where neighbours are
+mixed (mixing.py), for every even batch size.
 
 Block 0: crop top, crop left, flip, order of the jitter steps.   Block 1: brightness, contrast, saturation factors.
-Block 2: lighting (four uniforms, three normals by Box-Muller).   Block 3: the epoch's order.   Block 4: free draws.
-Blocks 0 and 3 are integers and bit-identical everywhere; the floats of 1 and 2 start from 24-bit integers.
+Block 2: lighting (four uniforms, three normals by Box-Muller).   Block 3: the epoch's order.
+Block 4: whether two views are mixed, how, in which proportion.   Block 5: centre of the box that CutMix exchanges.
+Block 6: whether a box is erased, its top and left.   Block 7: top and left of a resized crop.
+From 8: five blocks of two tries each for a resized crop's area and shape.   From 16: the same for an erased box.
+Blocks 0 and 3 are integers and bit-identical everywhere; the floats start from 24-bit integers.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
 
-CROP_AND_ORDER, FACTORS, LIGHTING, EPOCH_ORDER = range(4)
+CROP_AND_ORDER, FACTORS, LIGHTING, EPOCH_ORDER, MIXING, PATCH, ERASING, CROP_PLACE, CROP_SHAPES = range(9)
+ERASED_SHAPES = 16
 WORD = 1 << 32
 _MASK = WORD - 1
 _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
@@ -43,6 +48,19 @@ def philox(counter: tuple, seed: int) -> tuple:
 
 
 @dataclass(frozen=True)
+class Key:
+    """What chance depends on besides the sample."""
+
+    seed: int
+    stage: int
+    epoch: int
+
+    def words(self, ids: np.ndarray, block: int) -> tuple:
+        """The four words of each of `ids`, i64 [B], in a block."""
+        return philox((ids, np.int64(self.epoch), np.int64(self.stage), np.int64(block)), self.seed)
+
+
+@dataclass(frozen=True)
 class Draws:
     """One training view's chance per sample, NumPy arrays of length B.
 
@@ -67,13 +85,9 @@ def draw(ids: np.ndarray, *, seed: int, stage: int, epoch: int, room: int, setti
     `settings` has flip (probability), brightness, contrast, saturation (half-widths around 1) and lighting (std).
     An offset is (word * (room + 1)) >> 32: each of the room + 1 values, equally likely to within 2^-32.
     """
-    ids = np.asarray(ids, np.int64)
-
-    def words(block: int) -> tuple:
-        return philox((ids, np.int64(epoch), np.int64(stage), np.int64(block)), seed)
-
-    top, left, flip, order = words(CROP_AND_ORDER)
-    uniforms = np.stack([unit(w) for w in words(FACTORS)[:3]], axis=-1)
+    ids, key = np.asarray(ids, np.int64), Key(seed, stage, epoch)
+    top, left, flip, order = key.words(ids, CROP_AND_ORDER)
+    uniforms = np.stack([unit(w) for w in key.words(ids, FACTORS)[:3]], axis=-1)
     widths = np.array([settings.brightness, settings.contrast, settings.saturation])
     return Draws(
         top=(top * (room + 1)) >> 32,
@@ -81,7 +95,7 @@ def draw(ids: np.ndarray, *, seed: int, stage: int, epoch: int, room: int, setti
         flip=flip < int(settings.flip * WORD),
         order=(order * 6) >> 32,
         factors=1.0 + widths * (2.0 * uniforms - 1.0),
-        lighting=settings.lighting * normals(*words(LIGHTING)),
+        lighting=settings.lighting * normals(*key.words(ids, LIGHTING)),
     )
 
 
@@ -101,5 +115,5 @@ def normals(w0: np.ndarray, w1: np.ndarray, w2: np.ndarray, w3: np.ndarray) -> n
 def epoch_order(count: int, *, seed: int, stage: int, epoch: int) -> np.ndarray:
     """A permutation of 0 .. count - 1, i64: ids sorted by (Philox word, id), so ties agree on every platform."""
     ids = np.arange(count, dtype=np.int64)
-    word = philox((ids, np.int64(epoch), np.int64(stage), np.int64(EPOCH_ORDER)), seed)[0]
+    word = Key(seed, stage, epoch).words(ids, EPOCH_ORDER)[0]
     return np.lexsort((ids, word))

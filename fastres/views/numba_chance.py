@@ -1,8 +1,8 @@
-"""Compiled chance and colour of numba_views: what to do with each sample, before any pixel is written.
+"""Compiled chance of numba_views: draw.py, boxes.py and mixing.py for a range of samples.
 
-Draws, mean colour and colour matrix of a range of samples, by one thread, without allocation, with the interpreter
-lock released. No compiled function here is called from another file, nor the other way round: Numba's disk cache
-notices a change of the file an entry is in, not of files it calls into. Constants arrive as arguments.
+By one thread, without allocation, with the interpreter lock released, as in all files of compiled functions. No
+compiled function of one of them is called from another: Numba's disk cache notices a change of the file an entry is
+in, not of files it calls into. Constants arrive as arguments.
 """
 
 import math
@@ -10,7 +10,8 @@ import math
 import numba
 import numpy as np
 
-CONTRAST = 1  # jitter kinds in colour.py's order: brightness, contrast, saturation
+TRIES = 10  # of a box that fits, as in boxes.py
+MIXUP, CUTMIX = 1, 2  # as in mixing.py
 _MASK = np.uint64(0xFFFFFFFF)
 _32, _24, _8 = np.uint64(32), 2.0**-24, np.uint64(8)
 # fused multiply-adds only: they round less, not more. No reordering, so every processor sums in the same order
@@ -62,7 +63,7 @@ def _draw(sample, keys, widths, place, real):
 
 @compiled
 def draw_range(ids, keys, widths, places, reals):
-    """draw.draw in compiled form, for tests and for a look at an epoch: places i64 [B, 4], reals f64 [B, 6] receive it.
+    """draw.draw: places i64 [B, 4] = top, left, flip, order; reals f64 [B, 6] = factors, lighting receive it.
 
     keys    u64 [6]  seed low and high words, epoch, stage, room + 1, flip below this word
     widths  f64 [4]  half-widths of brightness, contrast and saturation, standard deviation of lighting
@@ -72,66 +73,73 @@ def draw_range(ids, keys, widths, places, reals):
 
 
 @compiled
-def _compose(mean, order, real, constants, affine):
-    """colour.compose for one image. constants f64 [6, 3]: mean, std, gray, lighting rows; affine f64 [3, 4] = C | b."""
-    affine[:] = 0
-    for c in range(3):
-        affine[c, c] = 1 / 255.0
-    for position in range(3):
-        kind = order[position]
-        factor = real[kind]
-        for k in (3, 0, 1, 2):  # the offset first: contrast adds to it for each of the other columns
-            gray = constants[2, 0] * affine[0, k] + constants[2, 1] * affine[1, k] + constants[2, 2] * affine[2, k]
-            for c in range(3):
-                affine[c, k] *= factor
-                if kind > CONTRAST:  # saturation blends each channel with gray
-                    affine[c, k] += (1 - factor) * gray
-                elif kind == CONTRAST:  # blends with the gray of the view's mean colour, a constant
-                    affine[c, 3] += (1 - factor) * gray * (mean[k] if k < 3 else 1.0)
-    for c in range(3):
-        for k in range(3):
-            affine[c, 3] += constants[3 + k, c] * real[3 + k]
-        affine[c, 3] -= constants[0, c]
-        for k in range(4):
-            affine[c, k] /= constants[1, c]
+def _shape(sample, keys, block, law, crop, sides):
+    """Height and width of the first try that fits, f64 [2] of shares; False where none does. crop: pixels a side of
+    the view that must be larger both ways; 0: one that the whole may fill. law f64 [4]: scale, logarithms of ratio."""
+    for attempt in range(TRIES):
+        w0, w1, w2, w3 = _philox(sample, np.uint64(block + attempt // 2), keys)
+        area, shape = (w2, w3) if attempt % 2 else (w0, w1)
+        area_share = law[0] + (law[1] - law[0]) * _unit(area)
+        ratio = math.exp(law[2] + (law[3] - law[2]) * _unit(shape))
+        sides[0], sides[1] = math.sqrt(area_share / ratio), math.sqrt(area_share * ratio)
+        longest = max(sides[0], sides[1])
+        if math.floor(longest * crop + 0.5) < crop if crop else longest <= 1.0:
+            return True
+    return False
 
 
 @compiled
-def _mean_colour(image, row_share, column_share, sums, mean):
-    """Mean colour of the view, f64 [3]: each source pixel weighted by its share of it. sums: f32 [3S] of scratch."""
-    side = image.shape[0]
-    flat = image.reshape(side, 3 * side)
-    sums[:] = 0
-    for y in range(side):
-        share, line = row_share[y], flat[y]
-        for k in range(3 * side):
-            sums[k] += share * np.float32(line[k])
-    mean[:] = 0
-    for x in range(side):
-        for c in range(3):
-            mean[c] += np.float64(column_share[x]) * sums[3 * x + c]
+def draw_boxes(ids, keys, law, middle, side, sides, boxes):
+    """boxes.crop_boxes, in pixels of images of `side`: boxes f64 [B, 4] receive them. middle f64 [2]: height and width
+    where nothing fits; sides f64 [2]: scratch."""
+    for b in range(ids.shape[0]):
+        sample = np.uint64(ids[b]) & _MASK
+        down = across = 0.5
+        if _shape(sample, keys, 8, law, 0, sides):
+            top, left, _, _ = _philox(sample, np.uint64(7), keys)
+            down, across = _unit(top), _unit(left)
+        else:
+            sides[0], sides[1] = middle[0], middle[1]
+        boxes[b, 0], boxes[b, 1] = down * (1.0 - sides[0]) * side, across * (1.0 - sides[1]) * side
+        boxes[b, 2], boxes[b, 3] = sides[0] * side, sides[1] * side
 
 
 @compiled
-def decide_range(images, rows, ids, chance, shares, constants, orders, scratch, places, affines):
-    """Draw and colour a range of samples. Returns how many of `rows` are not among the images.
+def draw_erased(ids, keys, below, law, crop, sides, erased):
+    """boxes.erased_boxes: erased i64 [B, 4] receive them. below: chance says yes where a word is."""
+    for b in range(ids.shape[0]):
+        sample = np.uint64(ids[b]) & _MASK
+        gate, top, left, _ = _philox(sample, np.uint64(6), keys)
+        erased[b] = 0
+        if gate < below and _shape(sample, keys, 16, law, crop, sides):
+            height, width = np.uint64(math.floor(sides[0] * crop + 0.5)), np.uint64(math.floor(sides[1] * crop + 0.5))
+            erased[b, 0] = (top * (np.uint64(crop + 1) - height)) >> _32
+            erased[b, 1] = (left * (np.uint64(crop + 1) - width)) >> _32
+            erased[b, 2], erased[b, 3] = erased[b, 0] + np.int64(height), erased[b, 1] + np.int64(width)
 
-    chance   keys and widths, see draw_range
-    shares   f32 [room + 1, S]  by crop offset, each source row's share of the crop's mean
-    scratch  sums f32 [3S], mean f64 [3], real f64 [6], affine f64 [3, 4]
-    places   i64 [n, 4]     receives top, left, flip, order
-    affines  f32 [n, 3, 4]  receives C | b: x = C rgb + b, normalised, for rgb in 0 .. 255
+
+@compiled
+def draw_mixtures(ids, keys, below, tables, crop, kinds, own, patches):
+    """mixing.mixtures: kinds i64 [P], own f64 [P] and patches i64 [P, 4] receive them.
+
+    below   u64 [2]             a pair is mixed where its first word is below the first, and cut below the second
+    tables  f64 [2, STEPS + 1]  mixing.quantiles for MixUp and for CutMix
     """
-    keys, widths = chance
-    sums, mean, real, affine = scratch
-    bad = 0
-    for b in range(rows.shape[0]):
-        if rows[b] < 0 or rows[b] >= images.shape[0]:
-            bad += 1
+    for p in range(kinds.shape[0]):
+        sample = np.uint64(ids[2 * p]) & _MASK
+        gate, which, weight, _ = _philox(sample, np.uint64(4), keys)
+        kinds[p], own[p], patches[p] = 0, 1.0, 0
+        if gate >= below[0]:
             continue
-        place = places[b]
-        _draw(ids[b], keys, widths, place, real)
-        _mean_colour(images[rows[b]], shares[place[0]], shares[place[1]], sums, mean)
-        _compose(mean, orders[place[3]], real, constants, affine)
-        affines[b] = affine
-    return bad
+        cuts = which < below[1]
+        table, at, part = tables[1 if cuts else 0], weight >> np.uint64(20), (weight >> _8) & np.uint64(0xFFF)
+        share = table[at] + (np.float64(part) / 4096.0) * (table[at + np.uint64(1)] - table[at])
+        kinds[p], own[p] = (CUTMIX if cuts else MIXUP), share
+        if cuts:
+            half = np.int64(0.5 * math.sqrt(1.0 - share) * crop)
+            y, x, _, _ = _philox(sample, np.uint64(5), keys)
+            for i, word in enumerate((y, x)):
+                centre = np.int64((word * np.uint64(crop)) >> _32)
+                patches[p, i], patches[p, i + 2] = max(centre - half, 0), min(centre + half, crop)
+            area = (patches[p, 2] - patches[p, 0]) * (patches[p, 3] - patches[p, 1])
+            own[p] = 1.0 - area / (crop * crop)

@@ -1,12 +1,9 @@
-"""Compiled loops behind numba_views: one thread, a range of samples, no allocation, the interpreter lock released.
+"""Compiled loops behind numba_views for what is resampled.
 
 The way of one image: its columns are lifted out of the bytes and coloured (source pixels: 16 times fewer than output
 pixels when upscaling by 4; exact, because resampling weights sum to 1), combined into output columns, turned a few
 rows at a time so that they are still in the first-level cache when the vertical pass reads them, and combined into
-output rows, rounded and written once. Both passes are the same loop: a weighted sum of a few long rows, which
-vectorises on every processor.
-
-Compiled code here calls nothing compiled elsewhere, for the reason numba_chance.py gives.
+output rows, rounded and written once. Compiled code here calls nothing compiled elsewhere (numba_chance.py says why).
 """
 
 import numba
@@ -16,6 +13,7 @@ from numba.extending import overload
 from fastres.views.numba_chance import compiled
 
 TURNED_COLUMNS = 16
+CUTMIX = 2  # as in mixing.py
 
 
 def _store(out, at, value):
@@ -65,10 +63,8 @@ def _colour_columns(image, start, stop, affine, lifted, out):
 
 @compiled
 def _combine_four(lines, first, start, weight, out):
-    """out = sum over four taps t of weight[t] * lines[first + t, start ..].
-
-    Without a branch: around one, Numba counts references to every slice with atomic instructions, twice the time.
-    """
+    """out = sum over four taps t of weight[t] * lines[first + t, start ..]. Without a branch: around one, Numba counts
+    references to every slice with atomic instructions, which takes twice the time."""
     stop = start + out.shape[0]
     w0, w1, w2, w3 = weight[0], weight[1], weight[2], weight[3]
     a, b = lines[first][start:stop], lines[first + 1][start:stop]
@@ -78,10 +74,10 @@ def _combine_four(lines, first, start, weight, out):
 
 
 @compiled
-def _combine_many(lines, first, start, weight, partial, out):
+def _combine_many(lines, first, start, weight, taps, partial, out):
     """The same for any number of taps, summed in `partial` f32."""
     partial[: out.shape[0]] = 0
-    for t in range(weight.shape[0]):
+    for t in range(taps):
         w, line = weight[t], lines[first + t]
         for k in range(out.shape[0]):
             partial[k] += w * line[start + k]
@@ -91,16 +87,16 @@ def _combine_many(lines, first, start, weight, partial, out):
 
 @compiled
 def _combine_range(lines, start, table, at, step, low, high, partial, out):
-    """out[x], x in low .. high - 1, by row at + step * x of the table (first, weight)."""
-    first, weight = table
-    if weight.shape[1] == 4:
+    """out[x], x in low .. high - 1, by row at + step * x of the table (first, weight, number of taps that count)."""
+    first, weight, taps = table
+    if taps == 4:
         for x in range(low, high):
             i = at + step * x
             _combine_four(lines, first[i], start, weight[i], out[x])
     else:
         for x in range(low, high):
             i = at + step * x
-            _combine_many(lines, first[i], start, weight[i], partial, out[x])
+            _combine_many(lines, first[i], start, weight[i], taps, partial, out[x])
 
 
 @compiled
@@ -117,8 +113,7 @@ def _turn(block, count, channels, start, out):
 
 @compiled
 def _across(coloured, table, at, step, width, channels, partial, columns, turned):
-    """The horizontal pass: `width` columns from at + step * x of the table, turned into rows. A few at a time, so
-    that the strided reads of turning stay in the first-level cache."""
+    """The horizontal pass: `width` columns from at + step * x of the table, turned into rows a few at a time."""
     for x in range(0, width, TURNED_COLUMNS):
         count = min(TURNED_COLUMNS, width - x)
         _combine_range(coloured, 0, table, at + step * x, step, 0, count, partial, columns)
@@ -126,77 +121,130 @@ def _across(coloured, table, at, step, width, channels, partial, columns, turned
 
 
 @compiled
-def _copy_view(image, affine, top, left, mirrored, channels, out):
-    """No resampling: a coloured crop. out [H, channels * H]."""
-    m00, m01, m02, b0 = affine[0, 0], affine[0, 1], affine[0, 2], affine[0, 3]
-    m10, m11, m12, b1 = affine[1, 0], affine[1, 1], affine[1, 2], affine[1, 3]
-    m20, m21, m22, b2 = affine[2, 0], affine[2, 1], affine[2, 2], affine[2, 3]
-    crop = out.shape[0]
-    for y in range(crop):
-        line, source = out[y], image[top + y][left : left + crop]
-        for x in range(crop):
-            at = channels * (crop - 1 - x) if mirrored else channels * x
-            r, g, b = np.float32(source[x, 0]), np.float32(source[x, 1]), np.float32(source[x, 2])
-            _store(line, at, m00 * r + m01 * g + m02 * b + b0)
-            _store(line, at + 1, m10 * r + m11 * g + m12 * b + b1)
-            _store(line, at + 2, m20 * r + m21 * g + m22 * b + b2)
-            if channels == 4:
-                _store(line, at + 3, np.float32(0))
+def _erase(view, box, channels):
+    """0 where the box i64 [4] (top, left, bottom, right) is in a view [H, channels * W]."""
+    for y in range(box[0], box[2]):
+        view[y, channels * box[1] : channels * box[3]] = 0
 
 
 @compiled
-def train_range(images, rows, places, affines, table, scratch, out):
-    """Training views of a range of samples, decided by numba_chance.decide_range.
+def _blend(a, b, own, out_a, out_b):
+    """own a + (1 - own) b into out_a and own b + (1 - own) a into out_b: lines."""
+    for k in range(a.shape[0]):
+        other = np.float32(1) - own[k]
+        _store(out_a, k, own[k] * a[k] + other * b[k])
+        _store(out_b, k, own[k] * b[k] + other * a[k])
 
-    table    first i64 [R], weight f32 [R, T] of the whole enlarged side; T is 1 (no resampling), 4 or more
-    scratch  lifted f32 [3, S], coloured f32 [S, 3S], columns f32 [W, 3S], turned f32 [S, channels * W], partial f32
-    out      f32 or bfloat16 bits [n, H, channels * H]
+
+@compiled
+def _blend_four(turned, first_a, first_b, weight_a, weight_b, own, out_a, out_b):
+    """_combine_four of both views of a pair and _blend, with no line between them."""
+    a, b = turned[0], turned[1]
+    v0, v1, v2, v3 = weight_a[0], weight_a[1], weight_a[2], weight_a[3]
+    w0, w1, w2, w3 = weight_b[0], weight_b[1], weight_b[2], weight_b[3]
+    a0, a1, a2, a3 = a[first_a], a[first_a + 1], a[first_a + 2], a[first_a + 3]
+    b0, b1, b2, b3 = b[first_b], b[first_b + 1], b[first_b + 2], b[first_b + 3]
+    for k in range(out_a.shape[0]):
+        x = v0 * a0[k] + v1 * a1[k] + v2 * a2[k] + v3 * a3[k]
+        y = w0 * b0[k] + w1 * b1[k] + w2 * b2[k] + w3 * b3[k]
+        other = np.float32(1) - own[k]
+        _store(out_a, k, own[k] * x + other * y)
+        _store(out_b, k, own[k] * y + other * x)
+
+
+@compiled
+def _mix_pair(turned, tables, tops, erased, rows, own, partial, lines, channels, out):
+    """The vertical passes of the two views of a pair, mixed in some rows (first, end) by `own` f32 [channels * H]."""
+    (first_a, weight_a, taps_a), (first_b, weight_b, taps_b) = tables
+    at_once = taps_a == 4 and taps_b == 4 and erased.shape[0] == 0
+    for half in range(2):
+        _combine_range(turned[half], 0, tables[half], tops[half], 1, 0, rows[0], partial, out[half])
+        _combine_range(turned[half], 0, tables[half], tops[half], 1, rows[1], out.shape[1], partial, out[half])
+        if half < erased.shape[0]:
+            _erase(out[half], erased[half], channels)
+    for y in range(rows[0], rows[1]):
+        i, j = tops[0] + y, tops[1] + y
+        if at_once:
+            _blend_four(turned, first_a[i], first_b[j], weight_a[i], weight_b[j], own, out[0, y], out[1, y])
+            continue
+        for half in range(2):
+            _combine_range(turned[half], 0, tables[half], tops[half] + y, 1, 0, 1, partial, lines[half])
+            if half < erased.shape[0] and erased[half, 0] <= y and y < erased[half, 2]:
+                lines[half, 0, channels * erased[half, 1] : channels * erased[half, 3]] = 0
+        _blend(lines[0, 0], lines[1, 0], own, out[0, y], out[1, y])
+
+
+@compiled
+def _prepare(image, affine, table, place, channels, crop, scratch, turned):
+    """The horizontal pass of a training view at a place (top, left, flip, ...)."""
+    (lifted, coloured, columns, partial), (first, _, taps), at = scratch, table, place[1]
+    _colour_columns(image, first[at], first[at + crop - 1] + taps, affine, lifted, coloured)
+    start, step = (at + crop - 1, -1) if place[2] else (at, 1)
+    _across(coloured, table, start, step, crop, channels, partial, columns, turned)
+
+
+@compiled
+def train_range(images, rows, places, affines, tables, erased, scratch, out):
+    """Training views of a range of samples, decided by numba_colour.
+
+    tables   firsts i64 [N, 2, R], weights f32 [N, 2, R, T], taps i64 [N, 2]: down and across; N = n, or 1 for all
+    erased   i64 [n, 4], or [0, 4] where nothing is
+    scratch  numba_tables.Memory.resample; out: f32 or bfloat16 bits [n, H, channels * H]
     """
-    first, weight = table
-    lifted, coloured, columns, turned, partial = scratch
-    crop, taps = out.shape[1], weight.shape[1]
+    (firsts, weights, taps), turned, crop = tables, scratch[4][0], out.shape[1]
     channels = out.shape[2] // crop
     for b in range(rows.shape[0]):
-        image, affine, top, left, flip = images[rows[b]], affines[b], places[b, 0], places[b, 1], places[b, 2]
-        if taps == 1:
-            _copy_view(image, affine, top, left, flip != 0, channels, out[b])
-            continue
-        _colour_columns(image, first[left], first[left + crop - 1] + taps, affine, lifted, coloured)
-        at, step = (left + crop - 1, -1) if flip else (left, 1)
-        _across(coloured, table, at, step, crop, channels, partial, columns, turned)
-        _combine_range(turned, 0, table, top, 1, 0, crop, partial, out[b])
+        t = b if firsts.shape[0] > 1 else 0
+        down, across = (firsts[t, 0], weights[t, 0], taps[t, 0]), (firsts[t, 1], weights[t, 1], taps[t, 1])
+        _prepare(images[rows[b]], affines[b], across, places[b], channels, crop, scratch[:4], turned)
+        _combine_range(turned, 0, down, places[b, 0], 1, 0, crop, scratch[3], out[b])
+        if b < erased.shape[0]:
+            _erase(out[b], erased[b], channels)
 
 
 @compiled
-def test_range(images, rows, groups, views, tables, affine, scratch, out):
-    """All V fixed views of a range of images; colouring and the horizontal pass are shared. Returns bad rows.
-
-    groups  i64 [G, 4]  table, mirrored, first enlarged column, number of columns (0: no resampling)
-    views   i64 [V, 4]  group, top, left in the enlarged image, left within the group's columns
-    tables  firsts i64 [2, R], weights f32 [2, R, T]: of the enlarged image, and of the whole image at crop size
-    out     f32 or bfloat16 bits [n * V, H, channels * H]
-    """
-    firsts, weights = tables
-    lifted, coloured, columns, turned, partial = scratch
-    side, crop, count, bad = images.shape[1], out.shape[1], views.shape[0], 0
+def mixed_range(images, rows, places, affines, tables, erased, mixtures, scratch, out):
+    """The same for the pairs of a range. mixtures: kinds i64 [P], own f64 [P], patches i64 [P, 4] of 2 P samples."""
+    (firsts, weights, taps), (kinds, own, patches), crop = tables, mixtures, out.shape[1]
+    turned, lines, line, partial = scratch[4], scratch[5][:2], scratch[5][2, 0], scratch[3]
     channels = out.shape[2] // crop
+    for p in range(kinds.shape[0]):
+        a, b = 2 * p, 2 * p + 1
+        s, t = (a, b) if firsts.shape[0] > 1 else (0, 0)
+        for half in range(2):
+            n, i = a + half, t if half else s
+            across = firsts[i, 1], weights[i, 1], taps[i, 1]
+            _prepare(images[rows[n]], affines[n], across, places[n], channels, crop, scratch[:4], turned[half])
+        both = (firsts[s, 0], weights[s, 0], taps[s, 0]), (firsts[t, 0], weights[t, 0], taps[t, 0])
+        line[:], mixed = own[p], (0, crop if kinds[p] else 0)
+        if kinds[p] == CUTMIX:
+            line[:], mixed = 1, (patches[p, 0], patches[p, 2])
+            line[channels * patches[p, 1] : channels * patches[p, 3]] = 0
+        tops, boxes = (places[a, 0], places[b, 0]), erased[a : b + 1]
+        _mix_pair(turned, both, tops, boxes, mixed, line, partial, lines, channels, out[a : b + 1])
+
+
+@compiled
+def test_range(images, rows, groups, views, count, tables, affine, scratch, out):
+    """The resampled fixed views of a range of images; colouring and the horizontal pass are shared. Returns bad rows.
+    groups, views, tables: of numba_tables.test_tables; out: f32 or bfloat16 bits [n * count, H, channels * H]."""
+    firsts, weights = tables
+    lifted, coloured, columns, partial = scratch[:4]
+    turned = scratch[4][0]
+    side, crop, bad = images.shape[1], out.shape[1], 0
+    channels, taps = out.shape[2] // crop, weights.shape[2]
     for b in range(rows.shape[0]):
         if rows[b] < 0 or rows[b] >= images.shape[0]:
             bad += 1
             continue
-        image = images[rows[b]]
-        _colour_columns(image, 0, side, affine, lifted, coloured)
+        _colour_columns(images[rows[b]], 0, side, affine, lifted, coloured)
         for g in range(groups.shape[0]):
-            table = firsts[groups[g, 0]], weights[groups[g, 0]]
+            table = firsts[groups[g, 0]], weights[groups[g, 0]], taps
             mirrored, low, width = groups[g, 1], groups[g, 2], groups[g, 3]
             at, step = (low + width - 1, -1) if mirrored else (low, 1)
             _across(coloured, table, at, step, width, channels, partial, columns, turned)
-            for v in range(count):
-                if views[v, 0] != g:
-                    continue
-                view, top = out[b * count + v], views[v, 1]
-                if width == 0:
-                    _copy_view(image, affine, top, views[v, 2], mirrored != 0, channels, view)
-                    continue
-                _combine_range(turned, channels * views[v, 3], table, top, 1, 0, crop, partial, view)
+            for v in range(views.shape[0]):
+                if views[v, 0] == g:
+                    view = out[b * count + views[v, 1]]
+                    _combine_range(turned, channels * views[v, 3], table, views[v, 2], 1, 0, crop, partial, view)
     return bad

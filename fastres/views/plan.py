@@ -6,9 +6,12 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from fastres.geometry import Geometry
-from fastres.schedule_types import ViewSettings
-from fastres.views.draw import Draws, draw
+from fastres.machine.errors import UsageError
+from fastres.schedules.types import ViewSettings
+from fastres.views.boxes import crop_boxes, erased_boxes
+from fastres.views.draw import Draws, Key, draw
+from fastres.views.geometry import Geometry
+from fastres.views.mixing import Mixtures, mixtures
 
 
 @dataclass(frozen=True)
@@ -22,6 +25,10 @@ class TestView:
     whole: bool = False
 
     __test__ = False  # pytest: not a test class
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.vertical <= 1 and 0 <= self.horizontal <= 1):
+            raise UsageError(f"view {self.name!r} lies at {self.vertical}, {self.horizontal}: expected 0 to 1 each")
 
     def offset(self, geometry: Geometry) -> tuple[int, int]:
         """Top and left of the crop in the resized image; the centre is ceil(room / 2), as fb.resnet.torch has it."""
@@ -73,6 +80,26 @@ class TrainPlan:
             ids, seed=self.seed, stage=self.stage, epoch=self.epoch, room=self.geometry.room, settings=self.settings
         )
 
+    @property
+    def key(self) -> Key:
+        return Key(self.seed, self.stage, self.epoch)
+
+    def boxes(self, ids: np.ndarray) -> np.ndarray | None:
+        """What resized crops show: f64 [B, 4] of boxes.crop_boxes, in pixels of the image; None for fixed crops."""
+        if self.settings.crop == "fixed":
+            return None
+        return crop_boxes(ids, self.key, self.settings) * self.geometry.side
+
+    def erased(self, ids: np.ndarray) -> np.ndarray:
+        """What is erased of each view: i64 [B, 4] of boxes.erased_boxes, in pixels of the view."""
+        if not self.settings.erasing:
+            return np.zeros((len(ids), 4), np.int64)
+        return erased_boxes(ids, self.key, self.settings, self.geometry.crop)
+
+    def mixtures(self, ids: np.ndarray) -> Mixtures | None:
+        """How the pairs of a batch are mixed; None where no pair ever is."""
+        return mixtures(ids, self.key, self.settings, self.geometry.crop) if self.settings.mixes else None
+
 
 @dataclass(frozen=True, kw_only=True)
 class TestPlan:
@@ -92,3 +119,8 @@ class TestPlan:
 
 
 Plan = TrainPlan | TestPlan
+
+
+def twelve_views(geometry: Geometry, settings: ViewSettings, dtype: torch.dtype = torch.float32) -> TestPlan:
+    """The twelve views of every image that the paper's error table is made from."""
+    return TestPlan(geometry=geometry, settings=settings, views=TWELVE_VIEWS, dtype=dtype)

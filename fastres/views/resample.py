@@ -16,9 +16,8 @@ from functools import lru_cache
 
 import numpy as np
 
-from fastres.errors import UsageError
-
-CONVENTIONS = ("half-pixel", "torch7")
+from fastres.machine.errors import UsageError
+from fastres.schedules.view_settings import CONVENTIONS
 
 
 @lru_cache(maxsize=64)
@@ -34,13 +33,21 @@ def matrix(src: int, dst: int, convention: str) -> np.ndarray:
     return dense
 
 
+def box_matrices(src: int, dst: int, start: np.ndarray, length: np.ndarray) -> np.ndarray:
+    """f64 [B, dst, src]: for each part start .. start + length of src samples, f64 [B], its half-pixel matrix to dst.
+
+    What PIL's BICUBIC does with `box`: taps reach beyond the part, and only the image's edges cut them off.
+    """
+    step = (length / dst)[:, None]
+    stretch = np.maximum(step, 1.0)
+    centre = start[:, None] + (np.arange(dst) + 0.5) * step
+    distance = (np.arange(src) + 0.5) - centre[:, :, None]
+    weight = _keys_cubic(distance / stretch[:, :, None])
+    return weight / weight.sum(axis=2, keepdims=True)
+
+
 def _half_pixel(src: int, dst: int) -> np.ndarray:
-    step = src / dst
-    stretch = max(step, 1.0)
-    centre = (np.arange(dst) + 0.5) * step
-    distance = (np.arange(src) + 0.5)[None, :] - centre[:, None]
-    weight = _keys_cubic(distance / stretch)
-    return weight / weight.sum(axis=1, keepdims=True)
+    return box_matrices(src, dst, np.zeros(1), np.full(1, float(src)))[0]
 
 
 def _keys_cubic(x: np.ndarray, a: float = -0.5) -> np.ndarray:

@@ -9,7 +9,7 @@ import triton.language as tl
 
 
 @triton.jit
-def _unit(word):
+def unit(word):
     return (word >> 8).to(tl.float32) * 5.9604644775390625e-08  # 2^-24
 
 
@@ -26,14 +26,14 @@ def draw(sample, key, room_plus_1, flip_below, widths):
     flip, order = flip.to(tl.int64) < flip_below, tl.umulhi(order, zero + 6).to(tl.int32)
     w0, w1, w2, _ = tl.philox_impl(sample, epoch, stage, zero + 1, low, high)
     # unit(w) has 24 bits: exact in float32, and so in float64
-    brightness = 1.0 + tl.load(widths) * (2.0 * _unit(w0).to(tl.float64) - 1.0)
-    contrast = 1.0 + tl.load(widths + 1) * (2.0 * _unit(w1).to(tl.float64) - 1.0)
-    saturation = 1.0 + tl.load(widths + 2) * (2.0 * _unit(w2).to(tl.float64) - 1.0)
+    brightness = 1.0 + tl.load(widths) * (2.0 * unit(w0).to(tl.float64) - 1.0)
+    contrast = 1.0 + tl.load(widths + 1) * (2.0 * unit(w1).to(tl.float64) - 1.0)
+    saturation = 1.0 + tl.load(widths + 2) * (2.0 * unit(w2).to(tl.float64) - 1.0)
     w0, w1, w2, w3 = tl.philox_impl(sample, epoch, stage, zero + 2, low, high)
     std = tl.load(widths + 3).to(tl.float32)
-    radius0 = std * tl.sqrt(-2.0 * tl.log(1.0 - _unit(w0)))
-    radius1 = std * tl.sqrt(-2.0 * tl.log(1.0 - _unit(w2)))
-    angle0, angle1 = 6.283185307179586 * _unit(w1), 6.283185307179586 * _unit(w3)
+    radius0 = std * tl.sqrt(-2.0 * tl.log(1.0 - unit(w0)))
+    radius1 = std * tl.sqrt(-2.0 * tl.log(1.0 - unit(w2)))
+    angle0, angle1 = 6.283185307179586 * unit(w1), 6.283185307179586 * unit(w3)
     light0, light1, light2 = radius0 * tl.cos(angle0), radius0 * tl.sin(angle0), radius1 * tl.cos(angle1)
     return top, left, flip, order, brightness, contrast, saturation, light0, light1, light2
 

@@ -33,16 +33,19 @@ def _line(at, w0, w1, w2, w3, red, green, blue, shift):
 
 
 @triton.jit
-def _march(at, out, known, columns, first, weight, begin, rest, SIDE: tl.constexpr, WIDE: tl.constexpr):
-    """Rows start .. stop - 1 of a block of flat columns, four taps each way; weight f32 [rows, 4] serves both ways.
+def _march(
+    at, out, known, across, first, weight, begin, rest, SIDE: tl.constexpr, WIDE: tl.constexpr, ERASE: tl.constexpr
+):
+    """Rows start .. stop - 1 of a block of flat columns, four taps each way; weight f32 [rows, 4].
 
     at     where the first of each column's four pixels is in row 0 of the image
-    rest   top of the crop, start, stop, and by column the weights of red, green, blue and what is added
+    across where the first of each column's four weights is
+    rest   top of the crop, start, stop, by column the weights of red, green, blue and what is added, first and end of
+           the rows that are erased where a column is, and whether it is
     begin  i32 [S + 1], the first enlarged row whose taps begin at this source row or below it
     """
-    top, start, stop, red, green, blue, shift = rest
-    w0, w1 = tl.load(weight + 4 * columns), tl.load(weight + 4 * columns + 1)
-    w2, w3 = tl.load(weight + 4 * columns + 2), tl.load(weight + 4 * columns + 3)
+    top, start, stop, red, green, blue, shift, hole, end, gone = rest
+    w0, w1, w2, w3 = tl.load(across), tl.load(across + 1), tl.load(across + 2), tl.load(across + 3)
     y = tl.load(first + top + start)
     last = tl.load(first + top + stop - 1)
     line1 = _line(at + y * (3 * SIDE), w0, w1, w2, w3, red, green, blue, shift)
@@ -56,43 +59,90 @@ def _march(at, out, known, columns, first, weight, begin, rest, SIDE: tl.constex
         for row in range(low, high):
             r = weight + 4 * (top + row)
             value = tl.load(r) * line0 + tl.load(r + 1) * line1 + tl.load(r + 2) * line2 + tl.load(r + 3) * line3
+            if ERASE:
+                value = tl.where(gone & (row >= hole) & (row < end), 0.0, value)
             tl.store(out + row * WIDE, value.to(out.dtype.scalar.element_ty), mask=known)
 
 
 @triton.jit
 def _gather(
-    at, out, known, columns, first, weight, taps, rest, SIDE: tl.constexpr, WIDE: tl.constexpr, TAPS: tl.constexpr
-):
+    at, out, known, across, first, weight, taps, rest,
+    SIDE: tl.constexpr, WIDE: tl.constexpr, TAPS: tl.constexpr, ERASE: tl.constexpr,
+):  # fmt: skip
     """The same for any number of taps, one output pixel at a time; of weight f32 [rows, TAPS] `taps` count."""
-    top, start, stop, red, green, blue, shift = rest
+    top, start, stop, red, green, blue, shift, hole, end, gone = rest
     for row in range(start, stop):
         value = shift
         y = tl.load(first + top + row)
         for down in range(0, taps):
-            across = tl.zeros_like(shift)
+            line = tl.zeros_like(shift)
             for right in range(0, taps):
-                share = tl.load(weight + TAPS * columns + right)
-                across += share * _pixel(at + (y + down) * (3 * SIDE) + 3 * right, red, green, blue)
-            value += tl.load(weight + TAPS * (top + row) + down) * across
+                line += tl.load(across + right) * _pixel(at + (y + down) * (3 * SIDE) + 3 * right, red, green, blue)
+            value += tl.load(weight + TAPS * (top + row) + down) * line
+        if ERASE:
+            value = tl.where(gone & (row >= hole) & (row < end), 0.0, value)
         tl.store(out + row * WIDE, value.to(out.dtype.scalar.element_ty), mask=known)
 
 
 @triton.jit
+def _mix(channel, of_red, of_green, of_blue):
+    """A coefficient of each output's own channel; 0 for the fourth."""
+    return tl.where(channel == 0, of_red, tl.where(channel == 1, of_green, tl.where(channel == 2, of_blue, 0.0)))
+
+
+@triton.jit
+def _row_of(rows, ids, sample, known):
+    """The sample's row and 0.0; where its row is not among the `known` images, or its id no word, 0 and a NaN, which
+    is then added to its view."""
+    row, name = tl.load(rows + sample), tl.load(ids + sample)  # of test views both are the row
+    fit = (row >= 0) & (row < known) & (name >= 0) & (name < 4294967296)
+    return tl.where(fit, row, 0), tl.where(fit, 0.0, float("nan"))
+
+
+@triton.jit
+def _write(
+    image, to, flat, columns, table, taps, rest,
+    MARCH: tl.constexpr, SIDE: tl.constexpr, WIDE: tl.constexpr, TAPS: tl.constexpr, ERASE: tl.constexpr,
+):  # fmt: skip
+    """The outputs `flat` of the view's rows, by the walk that its taps allow. table: first and weight of rows, begin,
+    first and weight of columns."""
+    first, weight, begin, column_first, column_weight = table
+    at, known = image + 3 * tl.load(column_first + columns), flat < WIDE
+    across = column_weight + TAPS * columns
+    if MARCH:
+        _march(at, to + flat, known, across, first, weight, begin, rest, SIDE, WIDE, ERASE)
+    else:
+        _gather(at, to + flat, known, across, first, weight, taps, rest, SIDE, WIDE, TAPS, ERASE)
+
+
+@triton.jit(do_not_specialize=["known"])  # a batch's own images differ in number: that must not compile anew
 def views_kernel(
-    images, rows, ids, out, first, weight, begin, constants,
+    images, rows, ids, out,
+    known,  # number of images
+    first, weight, begin, constants,
     key, widths, flip_below, shares, orders,  # of training views
-    views, affine,  # of test views: i32 [VIEWS, 6], f32 [12]
-    taps, ROOM: tl.constexpr, VIEWS: tl.constexpr, TRAIN: tl.constexpr, MARCH: tl.constexpr, SIDE: tl.constexpr,
+    views, affine, taps,  # of test views: i32 [VIEWS, 6], f32 [12], 1
+    erased,  # i32 [samples, 4]: top, left, bottom, right
+    ROOM: tl.constexpr, VIEWS: tl.constexpr, TRAIN: tl.constexpr, MARCH: tl.constexpr, SIDE: tl.constexpr,
     CROP: tl.constexpr, CHANNELS: tl.constexpr, TAPS: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
-    LINE: tl.constexpr,
+    LINE: tl.constexpr, BOX: tl.constexpr, ERASE: tl.constexpr,
 ):  # fmt: skip
     """Program (n, k) makes rows k * ROWS .. of view n: sample n // VIEWS, view n % VIEWS (triton_views: shapes)."""
-    view = tl.program_id(0)
-    sample = view // VIEWS
-    image = images + tl.load(rows + sample) * (3 * SIDE * SIDE)
+    view, sample = tl.program_id(0), tl.program_id(0) // VIEWS
+    row, nothing = _row_of(rows, ids, sample, known)
+    image = images + row * (3 * SIDE * SIDE)
     if TRAIN:
         top, left, flip, order, f0, f1, f2, l0, l1, l2 = draw(tl.load(ids + sample), key, ROOM + 1, flip_below, widths)
-        r, g, b = mean_colour(image, shares + top * SIDE, shares + left * SIDE, SIDE, LINE, 8)
+        if BOX:  # a table for each sample, of rows and then of columns
+            top, left = 0, 0
+            across = 2 * sample + 1
+            column_first, column_weight = first + across * CROP, weight + across * (CROP * TAPS)
+            first, weight = column_first - CROP, column_weight - CROP * TAPS
+            begin, shares = begin + 2 * sample * (SIDE + 1), shares + 2 * sample * SIDE
+            r, g, b = mean_colour(image, shares, shares + SIDE, SIDE, LINE, 8)
+        else:
+            column_first, column_weight = first, weight
+            r, g, b = mean_colour(image, shares + top * SIDE, shares + left * SIDE, SIDE, LINE, 8)
         c00, c01, c02, b0, c10, c11, c12, b1, c20, c21, c22, b2 = compose(
             r, g, b, order, f0, f1, f2, l0, l1, l2, orders, constants
         )
@@ -101,6 +151,7 @@ def views_kernel(
         top, left, flip = tl.load(of_view), tl.load(of_view + 1), tl.load(of_view + 2) != 0
         taps, table = tl.load(of_view + 3), tl.load(of_view + 4)
         first, weight, begin = first + table, weight + TAPS * table, begin + tl.load(of_view + 5)
+        column_first, column_weight = first, weight
         c00, c01, c02, b0 = tl.load(affine), tl.load(affine + 1), tl.load(affine + 2), tl.load(affine + 3)
         c10, c11, c12, b1 = tl.load(affine + 4), tl.load(affine + 5), tl.load(affine + 6), tl.load(affine + 7)
         c20, c21, c22, b2 = tl.load(affine + 8), tl.load(affine + 9), tl.load(affine + 10), tl.load(affine + 11)
@@ -108,19 +159,17 @@ def views_kernel(
     start = tl.program_id(1) * ROWS
     stop = tl.minimum(start + ROWS, CROP)
     to = out + view.to(tl.int64) * (CROP * WIDE)
+    hole, end, from_x, to_x = 0, 0, 0, 0
+    if ERASE:
+        box = erased + 4 * sample
+        hole, from_x, end, to_x = tl.load(box), tl.load(box + 1), tl.load(box + 2), tl.load(box + 3)
     for block in range(0, WIDE, BLOCK):
         flat = block + tl.arange(0, BLOCK)
-        known = flat < WIDE
-        x = tl.minimum(flat // CHANNELS, CROP - 1)
         channel = flat % CHANNELS
+        red, green, blue = _mix(channel, c00, c10, c20), _mix(channel, c01, c11, c21), _mix(channel, c02, c12, c22)
+        x = tl.minimum(flat // CHANNELS, CROP - 1)
+        gone = (x >= from_x) & (x < to_x)
+        rest = (top, start, stop, red, green, blue, _mix(channel, b0, b1, b2) + nothing, hole, end, gone)
         columns = left + tl.where(flip, CROP - 1 - x, x)
-        red = tl.where(channel == 0, c00, tl.where(channel == 1, c10, tl.where(channel == 2, c20, 0.0)))
-        green = tl.where(channel == 0, c01, tl.where(channel == 1, c11, tl.where(channel == 2, c21, 0.0)))
-        blue = tl.where(channel == 0, c02, tl.where(channel == 1, c12, tl.where(channel == 2, c22, 0.0)))
-        shift = tl.where(channel == 0, b0, tl.where(channel == 1, b1, tl.where(channel == 2, b2, 0.0)))
-        at = image + 3 * tl.load(first + columns)
-        rest = (top, start, stop, red, green, blue, shift)
-        if MARCH:
-            _march(at, to + flat, known, columns, first, weight, begin, rest, SIDE, WIDE)
-        else:
-            _gather(at, to + flat, known, columns, first, weight, taps, rest, SIDE, WIDE, TAPS)
+        both = (first, weight, begin, column_first, column_weight)
+        _write(image, to, flat, columns, both, taps, rest, MARCH, SIDE, WIDE, TAPS, ERASE)

@@ -1,4 +1,5 @@
-"""Views on a GPU: one launch per batch, chance and mean colour included, pixels read in place by row.
+"""Views on a GPU: one launch per batch, chance and mean colour included, pixels read in place by row. Where a plan
+has boxes or mixtures, a launch before it decides (triton_decisions.py), and one behind it mixes.
 
 A CUDA graph that holds the launch can be replayed for any epoch: seed, stage and epoch are read from a small tensor
 on the device, which `set_key` fills. Outside of a capture train_views does that itself.
@@ -12,31 +13,42 @@ from functools import lru_cache
 import numpy as np
 import torch
 
-from fastres.errors import MachineError, UsageError
+from fastres.machine.errors import MachineError, UsageError
 from fastres.views import colour, tables
 from fastres.views.draw import WORD
 from fastres.views.plan import TestPlan, TrainPlan
+from fastres.views.triton_blocks import blocks_of
+from fastres.views.triton_decisions import constant, decide, mix
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32)
-# Output rows per program, flat output columns per step, warps. Fewer rows: more programs, and each pays for the mean
-# colour (as many bytes as it has pixels) and three extra source rows. Chosen from the compiled code (two columns per
-# thread make 4-byte stores of bfloat16; 56 rows make 4 programs per 224-pixel view), not yet tuned on a device.
-ROWS, BLOCK, WARPS = 56, 256, 4
 _keys: dict[torch.device, tuple[torch.Tensor, list]] = {}
 
 
-def train_views(images: torch.Tensor, rows: torch.Tensor, ids: torch.Tensor, plan: TrainPlan, out: torch.Tensor):
-    """u8 [M, S, S, 3], i64 [B], i64 [B] -> into out, NHWC [B, H, H, channels] contiguous, f16, bf16 or f32."""
-    geometry = plan.geometry
-    first, weight, begin, taps = _enlarged(geometry.side, geometry.resized, plan.convention, images.device)
-    settings = plan.settings
+def train_views(
+    images: torch.Tensor,
+    rows: torch.Tensor,
+    ids: torch.Tensor,
+    plan: TrainPlan,
+    out: torch.Tensor,
+    own: torch.Tensor | None = None,
+) -> None:
+    """u8 [M, S, S, 3], i64 [B], i64 [B] -> into out, NHWC [B, H, H, channels] contiguous, f16, bf16 or f32; own f32 [B]
+    receives each view's share of its own image. Where a pair is blended in f16 or bf16, both views are rounded first.
+    """
+    geometry, settings, device = plan.geometry, plan.settings, images.device
+    first, weight, begin, taps = _enlarged(geometry.side, geometry.resized, plan.convention, device)
+    share = _shares(geometry.side, geometry.resized, geometry.crop, plan.convention, device)
+    decided = decide(plan, ids, _key(plan, device), own)
+    if settings.crop == "resized":
+        first, weight, share, begin = decided.tables
+        taps = weight.shape[-1]
     widths = (settings.brightness, settings.contrast, settings.saturation, settings.lighting)
-    share = _shares(geometry.side, geometry.resized, geometry.crop, plan.convention, images.device)
-    chance = _key(plan, images.device), _constant(widths, images.device), int(settings.flip * WORD), share
-    orders, constants = _orders(images.device), _constants(images.device)
-    _launch(
-        plan, 1, images, rows, ids, out, first, weight, begin, constants, *chance, orders, constants, constants, taps
-    )
+    chance = _key(plan, device), constant(widths, device), int(settings.flip * WORD), share
+    orders, constants = _orders(device), _constants(device)
+    tables = first, weight, begin, constants, *chance, orders, constants, constants, taps, decided.erased
+    _launch(plan, 1, images, rows, ids, out, *tables)
+    if settings.mixes:
+        mix(out, decided)
 
 
 def test_views(images: torch.Tensor, rows: torch.Tensor, plan: TestPlan, out: torch.Tensor) -> None:
@@ -44,7 +56,14 @@ def test_views(images: torch.Tensor, rows: torch.Tensor, plan: TestPlan, out: to
     first, weight, begin, views, affine = _fixed(plan.geometry, plan.convention, plan.views, images.device)
     constants = _constants(images.device)
     unused = (constants,) * 2 + (0,) + (constants,) * 2
-    _launch(plan, len(plan.views), images, rows, rows, out, first, weight, begin, constants, *unused, views, affine, 1)
+    tables = first, weight, begin, constants, *unused, views, affine, 1, begin
+    _launch(plan, len(plan.views), images, rows, rows, out, *tables)
+
+
+def check_device(device: torch.device) -> None:
+    """MachineError where Triton cannot run on it."""
+    if device.type != "cuda" and os.environ.get("TRITON_INTERPRET") != "1":
+        raise MachineError(f"views.impl triton needs a GPU, the images are on {device}: use auto")
 
 
 def set_key(plan: TrainPlan, device: torch.device) -> torch.Tensor:
@@ -57,7 +76,9 @@ def set_key(plan: TrainPlan, device: torch.device) -> torch.Tensor:
     kept, current = _keys[device]
     wanted = [(plan.seed + WORD * WORD // 2) % (WORD * WORD) - WORD * WORD // 2, plan.stage, plan.epoch]
     if wanted != current:
-        kept.copy_(torch.tensor(wanted))
+        key = torch.tensor(wanted)
+        # from pinned memory the host does not wait for what is queued before it
+        kept.copy_(key.pin_memory() if device.type == "cuda" else key, non_blocking=True)
         current[:] = wanted
     return kept
 
@@ -68,20 +89,36 @@ def _key(plan: TrainPlan, device: torch.device) -> torch.Tensor:
 
 
 def _launch(plan, views: int, images, rows, ids, out, *arguments) -> None:
-    if images.device.type != "cuda" and os.environ.get("TRITON_INTERPRET") != "1":
-        raise MachineError(f"views.impl triton needs a GPU, the images are on {images.device}: use auto")
     if out.dtype not in DTYPES:
         raise UsageError(f"views.impl triton makes float16, bfloat16 and float32, not {out.dtype}: use torch")
     from fastres.views import triton_kernels
 
-    geometry, weight = plan.geometry, arguments[1]
+    geometry, weight, training = plan.geometry, arguments[1], isinstance(plan, TrainPlan)
     crop, line = geometry.crop, 1 << (3 * geometry.side - 1).bit_length()
-    triton_kernels.views_kernel[len(out), -(-crop // ROWS)](
-        images, rows.contiguous(), ids.contiguous(), out, *arguments,
-        ROOM=geometry.room, VIEWS=views, TRAIN=isinstance(plan, TrainPlan), MARCH=geometry.upscale > 1,
-        SIDE=geometry.side, CROP=crop, CHANNELS=plan.channels, TAPS=weight.shape[1], ROWS=ROWS, BLOCK=BLOCK, LINE=line,
-        num_warps=WARPS, enable_fp_fusion=True,
-    )  # fmt: skip
+    blocks = blocks_of(plan)
+    triton_kernels.views_kernel[len(out), -(-crop // blocks.rows)](
+        images,
+        rows.contiguous(),
+        ids.contiguous(),
+        out,
+        len(images),
+        *arguments,
+        ROOM=geometry.room,
+        VIEWS=views,
+        TRAIN=training,
+        MARCH=geometry.upscale > 1,
+        SIDE=geometry.side,
+        CROP=crop,
+        CHANNELS=plan.channels,
+        TAPS=weight.shape[-1],
+        ROWS=blocks.rows,
+        BLOCK=blocks.columns,
+        LINE=line,
+        BOX=training and plan.settings.crop == "resized",
+        ERASE=training and plan.settings.erasing > 0,
+        num_warps=blocks.warps,
+        enable_fp_fusion=True,
+    )
 
 
 def _begin(first: np.ndarray, side: int) -> np.ndarray:
@@ -129,11 +166,6 @@ def _fixed(geometry, convention: str, test_views: tuple, device: torch.device) -
 @lru_cache(maxsize=16)
 def _shares(side: int, size: int, crop: int, convention: str, device: torch.device) -> torch.Tensor:
     return torch.from_numpy(tables.shares(side, size, crop, convention)).to(device)
-
-
-@lru_cache(maxsize=16)
-def _constant(values: tuple[float, ...], device: torch.device) -> torch.Tensor:
-    return torch.tensor(values, dtype=torch.float64, device=device)
 
 
 @lru_cache(maxsize=4)

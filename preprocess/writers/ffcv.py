@@ -17,6 +17,7 @@ from types import SimpleNamespace
 import numpy as np
 
 from fastres.data.ffcv_import import load_ffcv
+from fastres.machine.errors import MachineError
 from preprocess.decode_pool import Chunk
 
 PAGE = 1 << 22  # bytes; images do not cross pages, and one of LARGEST_SIDE fits
@@ -47,7 +48,13 @@ class FfcvWriter:
         layout = {"image": fields.RGBImageField(write_mode="raw"), "label": fields.IntField(), "id": fields.IntField()}
         self.writer = ffcv.DatasetWriter(str(self.folder / self.name), layout, page_size=PAGE, num_workers=1)
         self.writer.num_samples = count
-        self.writer.prepare()
+        try:
+            self.writer.prepare()
+        except OSError as error:
+            raise MachineError(
+                f"/dev/shm: FFCV's writer cannot have shared memory there ({error.strerror}), expected "
+                f"{count * self.writer.metadata_type.itemsize:,} bytes; free some, or leave FFCV out with --engines"
+            ) from error
         shared, size = self.writer.metadata_sm, count * self.writer.metadata_type.itemsize
         self.writer.metadata_sm = SimpleNamespace(buf=bytearray(size))  # no other process fills it
         shared.close()

@@ -1,0 +1,1 @@
+"""`fastres gpu`: everything that a new GPU must show, in one command."""

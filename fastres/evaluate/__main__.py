@@ -1,0 +1,238 @@
+"""Batched evaluation with the twelve views of section 4.2: one pass gives every crop method and combination.
+
+python -m fastres.evaluate runs/live/paper-s0
+python -m fastres.evaluate final.safetensors --data packed --combine softmax
+python -m fastres.evaluate runs/live/paper-s0 --split test --submission answers.txt
+python -m fastres.evaluate runs/live/paper-s0 --out mistakes    # each image's answer, confusions, the worst mistakes
+python -m fastres.evaluate runs/live/paper-s0 --gate            # what twelve crops for unsure images alone would cost
+python -m fastres.evaluate runs/live/paper-s0 --split test --submission answers.txt --gate 2.5
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+
+from fastres import views
+from fastres.data import described
+from fastres.data.batch import Split
+from fastres.data.engines import ENGINES, check_memory, open_split, packed_for
+from fastres.data.labels import read_names
+from fastres.data.manifest import FILE_NAME, Manifest, load_manifest
+from fastres.evaluate import combining
+from fastres.evaluate.answers import likeliest
+from fastres.evaluate.belonging import check_side, data_of, in_order_of
+from fastres.evaluate.gate import FIND, Gate, find_gate, gated_ranking, margin_or_find, views_per_image
+from fastres.evaluate.mistake_files import as_text, claim_mistakes, write_mistakes
+from fastres.evaluate.mistakes import find_mistakes
+from fastres.evaluate.scores import check_scores, score
+from fastres.machine import strict_json
+from fastres.machine.arguments import place
+from fastres.machine.command import run_command
+from fastres.machine.console import say
+from fastres.machine.device import CHOICES, choose_precision
+from fastres.machine.errors import UsageError
+from fastres.machine.facts import device_name
+from fastres.machine.files import write_atomic
+from fastres.machine.folders import refuse_onto
+from fastres.machine.kept_code import kept_beside
+from fastres.machine.processes.distributed import open_world
+from fastres.machine.processes.world import World
+from fastres.machine.versions import of_code
+from fastres.model.card import card_of
+from fastres.model.conditions import Given, add_options, completed, tell_assumed
+from fastres.model.metadata import digest_of
+from fastres.model.network import describe
+from fastres.model.target import read_model, read_with
+from fastres.model.weights import network_from
+from fastres.track.error_table import PAPERS, format_errors
+from fastres.track.mistakes import FOLDER
+from fastres.track.run_config import flatten
+
+
+def write_submission(path: Path, files: list[str], ranking: torch.Tensor, manifest: Manifest) -> None:
+    """`test_0.JPEG n01443537` lines in the order of the split: the image, the id of its likeliest class.
+
+    An image is named by its file name where all lie in one folder, else by its path below the folder that all lie in:
+    the split's, or the whole path where a CSV named images from here and there.
+    """
+    if len({file.rpartition("/")[0] for file in files}) == 1:
+        names = [file.rpartition("/")[2] for file in files]
+    elif len({file.partition("/")[0] for file in files}) == 1:
+        names = [file.partition("/")[2] for file in files]
+    else:
+        names = files
+    best = likeliest(ranking, 1)[1][:, 0].tolist()
+    lines = [f"{name} {manifest.classes[c].wnid}\n" for name, c in zip(names, best, strict=True)]
+    write_atomic(path, "".join(lines).encode())
+
+
+def _are_answers(content: bytes, manifest: Manifest) -> bool:
+    """Whether each line ends with one of the data's ids and has something before it."""
+    ends = tuple(f" {c.wnid}" for c in manifest.classes)
+    return all(line.endswith(ends) for line in content.decode(errors="replace").splitlines())
+
+
+def parser() -> argparse.ArgumentParser:
+    p = argparse.ArgumentParser(
+        prog="python -m fastres.evaluate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    p.add_argument(
+        "target",
+        type=place,
+        metavar="RUN_DIR|WEIGHTS",
+        help="a finished run, a file of its checkpoints/ or stages/, or other weights (.pth, .t7; FILE::KEY: a part)",
+    )
+    p.add_argument("--data", type=place, help="packed folder (default: the run's, else packed/)")
+    p.add_argument("--split", choices=("val", "test"), default="val")
+    p.add_argument("--combine", choices=combining.COMBINATIONS, default="expsum", help="how crop scores become one")
+    p.add_argument("--submission", type=place, metavar="FILE", help="write `file wnid` lines for the split")
+    p.add_argument(
+        "--out", type=place, metavar="DIR", help="write what is answered wrongly: tables, each image, pictures"
+    )
+    p.add_argument(
+        "--gate",
+        type=margin_or_find,
+        nargs="?",
+        const=FIND,
+        metavar="MARGIN",
+        help="twelve views only where the centre crop's best score leads by less than MARGIN, the centre elsewhere; "
+        "without a number: find the margin from a labelled split",
+    )
+    p.add_argument("--engine", choices=tuple(ENGINES), help="default: the first that the data are packed for")
+    p.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    p.add_argument("--precision", choices=CHOICES, default="auto")
+    p.add_argument("--json", action="store_true", help="print one JSON object")
+    add_options(p)
+    return p
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = parser().parse_args(argv)
+    with open_world(args.device) as world:
+        result = run(args, world)
+        if world.first:
+            show(result, args)
+    return 0
+
+
+def _as_a_run(args: argparse.Namespace) -> bool:
+    """Whether what is evaluated is what a run evaluates at its end."""
+    return args.split == "val" and args.combine == PAPERS and args.data is None
+
+
+def _check_labelled(args: argparse.Namespace, run: Path | None, labelled: bool, packed: Path) -> None:
+    """UsageError where labels are asked for and the split has none, or a gate where all views are asked for."""
+    if args.out and args.gate is not None and args.gate != FIND:
+        raise UsageError("--gate MARGIN: does without most views, --out shows what each says; drop one of the two")
+    if args.out and run is not None and args.out.resolve() == (run / FOLDER).resolve() and not _as_a_run(args):
+        raise UsageError(
+            f"--out {args.out}: is the run's own folder, of its own validation images and --combine expsum; expected "
+            "another one"
+        )
+    if args.split == "test" and not labelled and (args.out or args.gate == FIND or not args.submission):
+        raise UsageError(
+            f"--split test: is unlabelled in {packed}, so it gives no error; expected --submission FILE alone, or test "
+            "images in the classes' folders, packed again"
+        )
+
+
+def run(args: argparse.Namespace, world: World) -> dict:
+    """Score what the command line names; the first process writes the answers and makes the table."""
+    model = read_model(args.target)
+    metadata, architecture = completed(model.metadata, Given.of(args), model.source), describe(model.state)
+    network_from(model.state, model.source)  # what is no network of ours is said before any data are read
+    packed = data_of(model.run, args.data)
+    manifest = load_manifest(packed)
+    read = [*read_with(model), packed / FILE_NAME, *(packed / name for name in manifest.files)]
+    read += [args.classes] if args.classes else []
+    refuse_onto("--submission", args.submission, read, lambda content: _are_answers(content, manifest))
+    card = card_of(metadata, architecture, model.source, side=manifest.side)
+    check_side(card.geometry.side, manifest, packed, model.source)
+    state = in_order_of(model.state, metadata, manifest, model.source)
+    tell_assumed(card, model.source)
+    labelled = f"{args.split}.labels.npy" in manifest.files
+    if args.split == "val" and args.submission:
+        say("note: writing answers for the validation split; the test split is --split test")
+    _check_labelled(args, model.run, labelled, packed)
+    precision = choose_precision(args.precision, world.device)
+    engine = args.engine or next(iter(packed_for(manifest, args.split)), "resident")
+    facts = {name: getattr(args, name) for name in ("split", "combine", "submission", "out", "gate")}
+    facts |= {"engine": engine, "precision": precision.name, "device": world.device.type, "versions": of_code()}
+    facts |= {"geometry": asdict(card.geometry), "views": asdict(card.settings)}
+    network = network_from(state, model.source)
+    digests = {"content_digest": manifest.content_digest, "weights": digest_of(network.state_dict())}
+    world.agree(lambda: flatten({**facts, **digests}))
+    check_memory(engine, packed, manifest, [args.split], world.device)
+    data = open_split(engine, packed, manifest, args.split, world.device)
+    files = read_names(packed, manifest, args.split) if args.submission or labelled else []
+    if args.out:
+        world.from_first(lambda: claim_mistakes(args.out, args.combine))
+    network = network.to(world.device, memory_format=torch.channels_last)
+    world.same(network)
+    say(f"device: {device_name(world.device)}, {precision.name}")
+    plan = views.twelve_views(card.geometry, card.settings, precision.dtype)
+    scores, gated = None, None
+    with kept_beside(packed, world.device.type == "cuda"):
+        if args.gate in (None, FIND):
+            scores = score(network, data, plan, precision, world=world)
+            ranking = combining.combine(scores, args.combine)
+        else:
+            ranking, gated = gated_ranking(network, data, plan, precision, args.gate, args.combine, world)
+    check_scores(ranking[:, None] if scores is None else scores, model.source, precision)
+
+    def use() -> dict:
+        result: dict = {"weights": str(model.source), "dataset": described.describe(manifest), "split": args.split}
+        result["own_data"] = described.is_own(manifest)
+        result |= {"count": len(data), "combine": args.combine, "assumed": list(card.assumed)}
+        if args.submission:
+            write_submission(args.submission, files, ranking, manifest)
+            result["submission"] = str(args.submission)
+        if gated is not None:
+            result["gate"] = {"margin": args.gate, "views": views_per_image(gated)}
+            if labelled:
+                result["errors"] = {args.combine: {"gated": combining.top_errors(ranking, data.labels.cpu())}}
+        elif labelled:
+            result |= _judged(args, scores.to(data.device), data, manifest, files)
+        return result
+
+    return world.from_first(use)
+
+
+def _judged(
+    args: argparse.Namespace, scores: torch.Tensor, data: Split, manifest: Manifest, files: Sequence[str]
+) -> dict:
+    """What the scores f32 [N, 12, C] of a labelled split say: errors, mistakes, the gate where it is asked for."""
+    classes = [(info.wnid, info.name) for info in manifest.classes]
+    found = find_mistakes(scores, data.labels, classes, files, args.combine)
+    if args.out:
+        write_mistakes(args.out, found, data)
+    gate = {"gate": asdict(find_gate(scores, data.labels, args.combine))} if args.gate == FIND else {}
+    return {"errors": combining.error_table(scores, data.labels), "mistakes": found.plain(), **gate}
+
+
+def show(result: dict, args: argparse.Namespace) -> None:
+    """Print what `run` returned, as the command line asks."""
+    if args.json:
+        print(strict_json.dumps(result))
+        return
+    if "errors" in result:
+        print(f"{result['count']} images of {result['dataset']}, scores combined by {args.combine}")
+        crops = format_errors(result["errors"], args.combine, result["count"], split=args.split)
+        tables = [crops, as_text(result["mistakes"])] if "mistakes" in result else [crops]
+        print("\n\n".join(reversed(tables) if result["own_data"] else tables))
+    if args.gate == FIND:
+        print(f"\n{Gate(**result['gate']).as_text()}")
+    elif args.gate is not None:
+        print(f"{result['gate']['views']:.2f} views an image: twelve where the margin is below {args.gate:g}")
+    if args.out:
+        print(f"\neach image's answer, both tables and pictures are in {args.out}")
+    if args.submission:
+        print(f"{result['count']} answers written to {args.submission}")
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main))

@@ -1,0 +1,1 @@
+"""What is in these images: the likeliest classes of any."""

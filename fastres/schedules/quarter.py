@@ -1,0 +1,61 @@
+"""The paper at a quarter of its size, on real photos: a counterpart of every schedule, and its pretraining.
+
+Tiny ImageNet's classes are halved: a net of half the width learns one half at 64 pixels (crop 56), as ImageNet's nets
+learned at 256 (crop 224); the task is the other half at 16 pixels, enlarged to 64 (crop 56) and after size adaptation
+at its own size (crop 14). No class and no image of the task was seen in pretraining, which the paper cannot say. The
+task has the paper's 500 training images a class in 100 classes, so that half the batch keeps its number of steps.
+"""
+
+from dataclasses import replace
+
+from fastres.machine.errors import UsageError
+from fastres.schedules.paper import PAPER
+from fastres.schedules.types import Schedule, Stage, WarmupCosine
+
+WIDTH = 32
+SOURCE, TASK = "0::2", "1::2"  # slices of the sorted classes
+TASK_SIDE = 16  # pixels; the source keeps its 64
+SMALLER = 4  # every side of the paper's, divided by this
+BATCH = 2  # times smaller than the paper's
+
+# The pretrained net: from nothing, on the source, one stage.
+PRETRAIN = replace(
+    PAPER,
+    name="quarter-pretrain",
+    width=WIDTH,
+    weights=None,
+    batch_size=PAPER.batch_size // BATCH,
+    optimizer=replace(PAPER.optimizer, lr=0.1),
+    lr_policy=WarmupCosine(warmup_epochs=1.0),
+    stages=(Stage(name="scratch", epochs=20, train=("*",), upscale=1),),
+    expected={},
+)
+
+# The same with 50 layers, for the counterpart of `feature-extractor-50`.
+PRETRAIN_50 = replace(PRETRAIN, name="quarter-pretrain-50", arch="resnet50")
+PRETRAINING = {schedule.arch: schedule for schedule in (PRETRAIN, PRETRAIN_50)}
+
+
+def quarter(schedule: Schedule, nets: dict[str, str]) -> Schedule:
+    """The counterpart of a schedule, named NAME-quarter: its own epochs and rates, half its batch and width.
+
+    nets: a pretrained net's file by architecture
+
+    UsageError where the schedule keeps its net's head, or where no net of its architecture is pretrained.
+    """
+    if schedule.weights is not None and schedule.arch not in PRETRAINING:
+        raise UsageError(
+            f"schedule {schedule.name}: the quarter size pretrains no {schedule.arch}, expected one of "
+            f"{', '.join(PRETRAINING)}"
+        )
+    if schedule.knows_classes:
+        raise UsageError(f"schedule {schedule.name}: the quarter size's nets know other classes; leave it out")
+    return replace(
+        schedule,
+        name=f"{schedule.name}-quarter",
+        width=WIDTH,
+        weights=None if schedule.weights is None else nets[schedule.arch],
+        batch_size=max(1, schedule.batch_size // BATCH),
+        stages=tuple(replace(stage, name=stage.name.replace("-56", "-14")) for stage in schedule.stages),
+        expected={},
+    )

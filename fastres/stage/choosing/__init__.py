@@ -1,0 +1,1 @@
+"""Which kind of step a stage takes on this machine."""

@@ -1,0 +1,23 @@
+"""A study's folder: report.html, study.json and pictures; runs/, schedules/ and output/ of those that it trains."""
+
+from pathlib import Path
+
+from fastres.machine.errors import DataError
+from fastres.machine.folders import claim
+from fastres.track.run_config import read_object
+
+MARK = ".study"
+
+
+def claim_folder(out: Path) -> None:
+    """Make the study's folder. UsageError where it holds something and is no study's."""
+
+    def was_ours() -> bool:
+        """By what a study of an older version left, finished or not."""
+        try:
+            written = read_object(out / "study.json", "")
+        except DataError:
+            return False
+        return {"tables", "verdicts"} <= (written or {}).keys() or any(out.glob("runs/*/config.json"))
+
+    claim(out, MARK, "a study's folder", was_ours)

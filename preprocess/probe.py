@@ -1,0 +1,40 @@
+"""Which side the images of a data set have, from a look at the first of them."""
+
+from collections import Counter
+
+from fastres.data.decode import open_image
+from fastres.data.formats import NAMES
+from fastres.machine.errors import DataError, UsageError
+from preprocess.sources.tiny_imagenet import Record
+from preprocess.sources.tree import Tree
+
+PROBES = 15  # images asked for their size
+
+
+def side_of(tree: Tree, records: list[Record]) -> int:
+    """S: the side that most of the first images have, so that one odd image among them is named, not obeyed."""
+    sizes: Counter[tuple[int, int]] = Counter()
+    for record in records[:PROBES]:
+        try:
+            sizes[open_image(tree.read(record.path)).size] += 1
+        except DataError:
+            raise
+        except Exception:  # it will be listed with its reason when its turn comes
+            continue
+    if not sizes:
+        raise DataError(
+            f"{tree.name}: found no image in the first {len(records[:PROBES])} files of train, the first being "
+            f"{records[0].path}, expected {NAMES}; get the data set anew"
+        )
+    (width, height), _ = sizes.most_common(1)[0]
+    if width != height:
+        raise DataError(
+            f"{tree.name}: {records[0].path} and others: found {width}x{height} pixels, expected squares; "
+            "bring them to one size with --side S"
+        )
+    if width % 8:
+        raise UsageError(
+            f"{tree.name}: found images of {width}x{width} pixels, expected a side that is a multiple of 8 "
+            "(a crop is 7/8 of it); bring them to one with --side S"
+        )
+    return width
