@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from fastres.machine.errors import UsageError
 from fastres.schedules.paper import PAPER
+from fastres.schedules.small import times
 from fastres.schedules.types import Schedule, Stage, WarmupCosine
 
 WIDTH = 32
@@ -36,10 +37,17 @@ PRETRAIN_50 = replace(PRETRAIN, name="quarter-pretrain-50", arch="resnet50")
 PRETRAINING = {schedule.arch: schedule for schedule in (PRETRAIN, PRETRAIN_50)}
 
 
-def quarter(schedule: Schedule, nets: dict[str, str]) -> Schedule:
+def pretraining(arch: str, scale: float = 1.0) -> Schedule:
+    """What makes the pretrained net of `arch`; its epochs times `scale`, rounded up. KeyError where none does."""
+    schedule = PRETRAINING[arch]
+    return replace(schedule, stages=tuple(replace(s, epochs=times(s.epochs, scale)) for s in schedule.stages))
+
+
+def quarter(schedule: Schedule, nets: dict[str, str], scale: float = 1.0) -> Schedule:
     """The counterpart of a schedule, named NAME-quarter: its own epochs and rates, half its batch and width.
 
-    nets: a pretrained net's file by architecture
+    nets   a pretrained net's file by architecture
+    scale  epochs of every stage are multiplied by it, and rounded up; at least 1 remains
 
     UsageError where the schedule keeps its net's head, or where no net of its architecture is pretrained.
     """
@@ -56,6 +64,9 @@ def quarter(schedule: Schedule, nets: dict[str, str]) -> Schedule:
         width=WIDTH,
         weights=None if schedule.weights is None else nets[schedule.arch],
         batch_size=max(1, schedule.batch_size // BATCH),
-        stages=tuple(replace(stage, name=stage.name.replace("-56", "-14")) for stage in schedule.stages),
+        stages=tuple(
+            replace(stage, name=stage.name.replace("-56", "-14"), epochs=times(stage.epochs, scale))
+            for stage in schedule.stages
+        ),
         expected={},
     )

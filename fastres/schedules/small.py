@@ -83,10 +83,15 @@ def small_world(schedule: Schedule, scale: float = 1.0) -> Schedule:
     )
 
 
+def times(epochs: int, scale: float) -> int:
+    """Epochs at a scale, rounded up; at least 1 remains."""
+    return max(1, math.ceil(epochs * scale - 1e-9))  # 5 * 0.6 is to be 3, whatever its last bit
+
+
 def _small_stage(stage: Stage, scale: float, rate: float) -> Stage:
     return replace(
         stage,
         name=stage.name.replace("-56", "-28"),
-        epochs=max(1, math.ceil(stage.epochs * EPOCHS * scale - 1e-9)),  # 5 * 0.6 is to be 3, whatever its last bit
+        epochs=times(stage.epochs, EPOCHS * scale),
         lr=None if stage.lr is None else stage.lr * rate,
     )

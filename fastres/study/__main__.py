@@ -53,7 +53,8 @@ def parser() -> argparse.ArgumentParser:
         "--scale",
         type=float,
         metavar="F",
-        help="small world: the demo's epochs times F, each stage rounded up (default 2/3)",
+        help="epochs times F, each stage rounded up: with --small-world the demo's (default 2/3), with --quarter the "
+        "paper's and the pretraining's (default 1)",
     )
     p.add_argument(
         "--tune",
@@ -93,9 +94,9 @@ def main(argv: list[str] | None = None) -> int:
         raise UsageError("--figures and --check: one of them at a time")
     if not 1 <= args.seeds <= MOST:
         raise UsageError(f"--seeds {args.seeds}: expected 1 to {MOST:,}")
-    if args.scale is not None and not (0 < args.scale <= MOST and args.small_world):
+    if args.scale is not None and not (0 < args.scale <= MOST and (args.small_world or args.quarter)):
         raise UsageError(
-            f"--scale {args.scale:g}: expected more than 0, at most {MOST:,}, and with --small-world alone"
+            f"--scale {args.scale:g}: expected more than 0, at most {MOST:,}, and with --small-world or --quarter alone"
         )
     if args.jobs is not None and not 1 <= args.jobs <= MOST:
         raise UsageError(f"--jobs {args.jobs}: expected 1 to {MOST:,}")

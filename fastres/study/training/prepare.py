@@ -75,6 +75,8 @@ def train_all(args: argparse.Namespace) -> Done:
     rates = Rates(args.out / "tune", circumstances(options(schedule=systems[0]))) if args.tune else Rates(None)
     outcomes = do_all(Work(jobs, options, rates), launch.Child, at_a_time, threads)
     notes += rates.note([schedule.name for schedule in systems])
+    if ground.scale != 1:
+        notes.append(f"all stages, the pretraining's too, have {ground.scale:g} times their epochs, rounded up")
     if at_a_time > 1:
         notes.append(
             f"{at_a_time} runs went side by side, {threads or 'all'} CPU thread{'s' * (threads != 1)} each: "
@@ -88,6 +90,7 @@ class Ground:
     """What a study stands on: packed data, the systems' schedules on it, pretrained nets by architecture.
 
     pretraining  runs that make nets which are not there yet, by architecture, on the study's other half of the data
+    scale        of the epochs of such nets
     """
 
     data: Path
@@ -95,6 +98,7 @@ class Ground:
     nets: dict[str, list[str]]
     out: Path
     pretraining: Callable[..., Options] | None = None
+    scale: float = 1.0
 
     def to_pretrain(self, jobs: list[Job]) -> dict[str, Options]:
         """Runs that the jobs need first, by architecture."""
@@ -102,11 +106,12 @@ class Ground:
             return {}
         used = {job.schedule.weights for job in jobs}
         needed = [arch for arch, files in self.nets.items() if used.intersection(files)]
-        return {arch: self.pretraining(schedule=quarter.PRETRAINING[arch]) for arch in needed}
+        return {arch: self.pretraining(schedule=quarter.pretraining(arch, self.scale)) for arch in needed}
 
     def pretrain(self, jobs: list[Job]) -> list[str]:
         """Make the nets that the jobs need; a sentence on each."""
-        return [pretrain(self.out, arch, self.pretraining, launch.Child) for arch in self.to_pretrain(jobs)]
+        runs = self.to_pretrain(jobs).values()
+        return [pretrain(self.out, run.schedule, self.pretraining, launch.Child) for run in runs]
 
     def as_far_as_known(self, schedule: Schedule) -> Schedule:
         """`schedule`, from nothing where its net is still to be pretrained. UsageError where that will not fit it."""
@@ -131,9 +136,10 @@ def _ground(args: argparse.Namespace, chosen: list[Schedule], made: Callable[...
         source, task = pack_halves(args.out, args.source)
         pretrained = dict.fromkeys(schedule.arch for schedule in chosen if schedule.weights is not None)
         files = net_files(args.out, pretrained)
-        systems = [quarter.quarter(schedule, files) for schedule in chosen]
+        scale = 1.0 if args.scale is None else args.scale
+        systems = [quarter.quarter(schedule, files, scale) for schedule in chosen]
         nets = {arch: [file] for arch, file in files.items()}
-        return Ground(task, systems, nets, args.out, partial(made, data=source))
+        return Ground(task, systems, nets, args.out, partial(made, data=source), scale)
     return Ground(args.data or Path("packed"), chosen, {}, args.out)
 
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from fastres.data.manifest import load_manifest
 from fastres.machine.console import Progress, say
-from fastres.machine.errors import Preempted
+from fastres.machine.errors import Preempted, UsageError
 from fastres.machine.processes.signals import StopRequest
-from fastres.schedules.quarter import PRETRAINING, SOURCE, TASK, TASK_SIDE
+from fastres.schedules.quarter import SOURCE, TASK, TASK_SIDE
 from fastres.schedules.types import Schedule
 from fastres.schedules.writing import write_schedule
 from fastres.study.training.launch import Start
@@ -36,13 +36,13 @@ def net_files(out: Path, architectures: Iterable[str]) -> dict[str, str]:
     return {arch: str((out / "nets" / arch / WEIGHTS).resolve()) for arch in architectures}
 
 
-def pretrain(out: Path, arch: str, options: Callable[..., Options], start: Start) -> str:
+def pretrain(out: Path, schedule: Schedule, options: Callable[..., Options], start: Start) -> str:
     """Train a net on the source half, or the rest of it; one sentence on how good it is there.
 
     `options`: makes a run; the source's packed folder, device and the like are in it already. A run's own fault where
-    it fails, Preempted after a signal: the same command goes on.
+    it fails, Preempted after a signal: the same command goes on. UsageError for a net that other epochs made.
     """
-    schedule, folder = PRETRAINING[arch], out / "nets" / arch
+    arch, folder = schedule.arch, out / "nets" / schedule.arch
     run = options(schedule=schedule, run_dir=folder, wandb="off")
     if not _summary(folder):
         say(f"pretraining {arch} on {load_manifest(run.data).num_classes} classes: {schedule.epochs} epochs")
@@ -51,6 +51,7 @@ def pretrain(out: Path, arch: str, options: Callable[..., Options], start: Start
         write_schedule(file, schedule, f"The pretrained {arch} of the study in {out}.")
         output = out / "output" / f"{schedule.name}.txt"
         _follow(schedule, folder, start("fastres.train", run.command_line(file), output, None), output)
+    _refuse_other_epochs(folder, schedule)
     errors = _summary(folder)["errors"]["expsum"]
     return (
         f"the pretrained {arch} (`{schedule.name}`) errs on {errors['centre']['top1']:.1f} % of its own classes' "
@@ -62,6 +63,17 @@ def _summary(folder: Path) -> dict | None:
     """Of a run that is done."""
     summary = read_object(folder / "summary.json", "remove it, and the same command writes it again") or {}
     return summary if summary.get("status") == "done" else None
+
+
+def _refuse_other_epochs(folder: Path, schedule: Schedule) -> None:
+    """A net that is done is taken as it is, whatever --scale says now."""
+    config = read_object(folder / "config.json", "train into another --out") or {}
+    made = sum(stage["epochs"] for stage in config["schedule"]["stages"])
+    if made != schedule.epochs:
+        raise UsageError(
+            f"{folder}: holds a net pretrained for {made} epochs, expected the {schedule.epochs} of this --scale; use "
+            "the scale that made it, or another --out"
+        )
 
 
 def _epochs(folder: Path) -> int:
