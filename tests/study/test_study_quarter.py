@@ -72,6 +72,13 @@ def test_every_counterpart_is_the_papers_own_epochs_and_rates():
     assert [stage.name for stage in paper.stages] == ["fc", "all", "conv1", "all-14"]
 
 
+@pytest.mark.parametrize(("scale", "epochs"), [(0.4, [2, 4, 2, 6]), (0.001, [1, 1, 1, 1]), (2, [10, 20, 8, 26])])
+def test_a_scale_multiplies_the_epochs_of_every_stage(scale, epochs):
+    paper = quarter_module.quarter(SCHEDULES["paper"], {"resnet18": "net18"}, scale)
+    assert [stage.epochs for stage in paper.stages] == epochs
+    assert quarter_module.pretraining("resnet18", scale).epochs == max(1, 20 * scale)
+
+
 @pytest.mark.slow
 def test_one_command_packs_pretrains_trains_and_reports(source, tmp_path, brief, capsys):
     out = tmp_path / "out"
@@ -92,6 +99,9 @@ def test_one_command_packs_pretrains_trains_and_reports(source, tmp_path, brief,
     assert not list(record.glob("answers*"))
     calls = len(brief.calls)
     assert study(source, out) == 0 and len(brief.calls) == calls, "the same command again trains nothing"
+    capsys.readouterr()
+    assert study(source, out, "--scale", 3) == 2 and len(brief.calls) == calls
+    assert "holds a net pretrained for 1 epochs, expected the 3 of this --scale" in capsys.readouterr().err
 
 
 @pytest.mark.slow
