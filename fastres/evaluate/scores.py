@@ -13,8 +13,9 @@ from fastres.machine.console import Progress, say
 from fastres.machine.device import Precision
 from fastres.machine.errors import DataError, MachineError
 from fastres.machine.processes.world import World
-from fastres.model.fold import CPU_FUSED, PLAIN, Forms, StageNetwork, compiled, compiling
+from fastres.model.fold import StageNetwork, compiled, compiling
 from fastres.model.network import ResNet
+from fastres.model.units import CPU_FUSED, PLAIN, Forms
 from fastres.schedules.types import ViewSettings
 from fastres.views.geometry import Geometry
 

@@ -9,9 +9,9 @@ from torchvision.models.resnet import ResNet
 
 from fastres.machine.device import Precision
 from fastres.machine.errors import MachineError, UsageError
-from fastres.model.fold import CUDA_FUSED
 from fastres.model.freeze import batch_norms
 from fastres.model.norm.function import fits, has_triton
+from fastres.model.units import CUDA_FUSED
 from fastres.stage.captured import CapturedStep
 from fastres.stage.step import EagerStep
 

@@ -5,6 +5,7 @@ by world * local / global; DDP's average of the gradients is then the gradient o
 """
 
 import inspect
+from dataclasses import replace
 
 import torch
 from torch import nn
@@ -40,7 +41,8 @@ def shared(kind: type, world, sync_bn: bool) -> type:
         raise UsageError("--sync-bn: step plain has torchvision's own BatchNorm, expected --set step=eager")
     if is_fused(kind):
         check_fused(world.device, sync_bn)
-    return type(f"Shared{kind.__name__}", (_Shared, kind), {"world": world, "sync_bn": sync_bn})
+    forms = replace(kind.forms, casts=False)  # DDP sends a gradient as soon as it is there
+    return type(f"Shared{kind.__name__}", (_Shared, kind), {"world": world, "sync_bn": sync_bn, "forms": forms})
 
 
 class _Shared:

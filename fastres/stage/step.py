@@ -9,7 +9,8 @@ from torchvision.models.resnet import ResNet
 from fastres import views
 from fastres.data.batch import Batch
 from fastres.machine.device import Precision
-from fastres.model.fold import CPU_FUSED, PLAIN, Forms, StageNetwork, compiled, compiling
+from fastres.model.fold import StageNetwork, compiled, compiling
+from fastres.model.units import CPU_FUSED, PLAIN, Forms
 from fastres.stage.guard import guarded_update
 from fastres.views.mixing import soft_labels
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from fastres.model import cudnn, fold
+from fastres.model import cudnn, fold, units
 from fastres.model.freeze import batch_norms, set_trainable
 from fastres.model.network import Architecture, build
 
@@ -109,7 +109,7 @@ def test_fused_convolution_is_the_plain_one(stand_in, dtype, stride, side, kerne
 def test_a_network_is_the_plain_one_whatever_cudnn_lacks(stand_in, fault):
     """Evaluation: all 17 convolutions with a ReLU go in one pass, the three downsamples and what fails plainly."""
     network, x = lived_in(), nhwc(2, 3, 64, 64)
-    form = fold.StageNetwork(network, torch.float32, inference=True, forms=fold.CUDA_FUSED)
+    form = fold.StageNetwork(network, torch.float32, inference=True, forms=units.CUDA_FUSED)
     stand_in.fault = fault
     form(x)
     stand_in.calls.clear()
@@ -120,7 +120,7 @@ def test_a_network_is_the_plain_one_whatever_cudnn_lacks(stand_in, fault):
 
 def test_only_what_is_in_front_of_all_that_learns_is_fused(stand_in):
     network = lived_in(("layer3.*",))
-    form = fold.StageNetwork(network, torch.float32, forms=fold.CUDA_FUSED)
+    form = fold.StageNetwork(network, torch.float32, forms=units.CUDA_FUSED)
     form(nhwc(2, 3, 32, 32)).sum().backward()  # the stand-in refuses to run where gradients are wanted
     tried = 2 + 9  # by `usable`, and by each unit of the stem's and the first two layers'
     assert len(stand_in.calls) == tried + 9 and network.layer3[0].conv1.weight.grad is not None
@@ -130,7 +130,7 @@ def test_only_what_is_in_front_of_all_that_learns_is_fused(stand_in):
 def test_weights_that_are_not_finite_still_show(stand_in):
     network = lived_in()
     network.layer1[0].conv1.weight[0, 0, 0, 0] = torch.nan
-    form = fold.StageNetwork(network, torch.float32, inference=True, forms=fold.CUDA_FUSED)
+    form = fold.StageNetwork(network, torch.float32, inference=True, forms=units.CUDA_FUSED)
     assert form(nhwc(1, 3, 32, 32)).isnan().any() and not stand_in.calls
 
 
@@ -164,11 +164,11 @@ def test_cudnn_itself_answers_as_the_stand_in_does(dtype):
     assert cudnn.usable(dtype, torch.device("cuda", 0))
     network = lived_in().cuda().to(memory_format=torch.channels_last)
     x = nhwc(4, 3, 64, 64, dtype=dtype).cuda()
-    forms = fold.CUDA_FUSED, fold.PLAIN
+    forms = units.CUDA_FUSED, units.PLAIN
     fused, plain = (fold.StageNetwork(network, dtype, inference=True, forms=f) for f in forms)
     with torch.autocast("cuda", dtype, enabled=dtype != torch.float32):
         ours, theirs = fused(x), plain(x)
     assert (ours.double() - theirs.double()).norm() <= (2e-2 if dtype == torch.bfloat16 else 1e-4) * theirs.norm()
-    units = [m.fused for m in fused.modules() if isinstance(m, fold.Folded)]
-    lost = [key for unit in units for key, equal in unit._equal.items() if not equal and key[0][1] != 3]
+    layers = [m.fused for m in fused.modules() if isinstance(m, units.Folded)]
+    lost = [key for layer in layers for key, equal in layer._equal.items() if not equal and key[0][1] != 3]
     assert not lost, lost

@@ -7,9 +7,10 @@ import torch
 from torch.nn import functional
 
 from fastres.model import onednn
-from fastres.model.fold import CPU_FUSED, PLAIN, Folded, Functional, Plain, StageNetwork
+from fastres.model.fold import StageNetwork
 from fastres.model.freeze import batch_norms, set_trainable, training_mode
 from fastres.model.network import Architecture, build
+from fastres.model.units import CPU_FUSED, PLAIN, Folded, Functional, Plain
 from fastres.schedules.types import Optimizer, Stage
 from fastres.stage.optimizer import sgd
 

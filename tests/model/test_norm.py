@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from fastres.model import fold
+from fastres.model import fold, units
 from fastres.model.freeze import set_trainable, training_mode
 from fastres.model.network import Architecture, build
 from fastres.model.norm import function, reference
@@ -109,11 +109,11 @@ def test_only_norms_it_replaces_are_replaced(monkeypatch):
     assert not any(function.can_run(norm, cpu) for norm in others)
     for patterns, rule, fused in ((("*",), "frozen", 20), (("bn1.*",), "frozen", 1), (("fc.*",), "batch", 20)):
         form = form_of(patterns, rule)
-        assert sum(isinstance(unit, fold.PlainFused) for unit in form.modules()) == fused
-    assert not any(isinstance(unit, fold.PlainFused) for unit in form_of(("*",), "frozen", fold.CPU_FUSED).modules())
+        assert sum(isinstance(unit, units.PlainFused) for unit in form.modules()) == fused
+    assert not any(isinstance(unit, units.PlainFused) for unit in form_of(("*",), "frozen", units.CPU_FUSED).modules())
 
 
-def form_of(patterns, rule, forms=fold.CUDA_FUSED) -> fold.StageNetwork:
+def form_of(patterns, rule, forms=units.CUDA_FUSED) -> fold.StageNetwork:
     network = build(Architecture("resnet18", 8, 6))
     set_trainable(network, patterns)
     training_mode(network, Stage(name="s", epochs=1, train=patterns, upscale=4, bn=rule))
@@ -179,7 +179,7 @@ def block_in_the_interpreter() -> dict[str, float]:
     torch.manual_seed(0)
     network, found = build(Architecture("resnet18", 8, 4)).layer2[0].train(), []
     x = torch.randn(2, 8, 8, 8).to(memory_format=torch.channels_last)
-    for unit in (fold.PlainFused, fold.Plain):
+    for unit in (units.PlainFused, units.Plain):
         block, given = fold.Block(copy.deepcopy(network), unit), x.clone().requires_grad_()
         with torch.autocast("cpu", torch.bfloat16):
             y = block(given)
@@ -195,11 +195,11 @@ def network_in_the_interpreter() -> dict[str, float]:
     torch.manual_seed(0)
     network, found = build(Architecture("resnet18", 8, 4)).train(), []
     x, labels = torch.randn(4, 3, 64, 64).to(memory_format=torch.channels_last), torch.arange(4)
-    for forms in (fold.CUDA_FUSED, fold.PLAIN):
+    for forms in (units.CUDA_FUSED, units.PLAIN):
         form = fold.StageNetwork(copy.deepcopy(network), torch.float32, forms=forms)
         logits = form(x)
         functional.cross_entropy(logits, labels).backward()
-        fused = sum(isinstance(unit, fold.PlainFused) for unit in form.modules())
+        fused = sum(isinstance(unit, units.PlainFused) for unit in form.modules())
         found.append((fused, state(form, logits=logits)))
     assert found[1][0] == 0
     return {"fused norms": found[0][0], **differences(found[0][1], found[1][1])}

@@ -11,7 +11,7 @@ from torch import nn
 from fastres.evaluate import scores
 from fastres.machine.device import Precision
 from fastres.machine.errors import MachineError, UsageError
-from fastres.model import cudnn, fold
+from fastres.model import cudnn, fold, units
 from fastres.model.network import Architecture, build
 from fastres.model.norm import function
 from fastres.schedules.types import Stage
@@ -30,10 +30,10 @@ with_triton = pytest.mark.skipif(not function.has_triton(GPU.device), reason="Tr
 
 
 def test_nothing_takes_the_fused_forms_unasked():
-    assert fold.Forms() == fold.PLAIN and step_kind("auto").forms == EagerStep.forms == fold.CPU_FUSED
-    assert not (fold.CPU_FUSED.cudnn or fold.CPU_FUSED.norm) and CompiledStep.forms == fold.PLAIN
-    assert {name for name, kind in STEPS.items() if kind.forms == fold.CUDA_FUSED} == {"fused", "captured-fused"}
-    assert CapturedStep.forms == fold.CPU_FUSED and issubclass(CapturedFusedStep, CapturedStep)
+    assert units.Forms() == units.PLAIN and step_kind("auto").forms == EagerStep.forms == units.CPU_FUSED
+    assert not (units.CPU_FUSED.cudnn or units.CPU_FUSED.norm) and CompiledStep.forms == units.PLAIN
+    assert {name for name, kind in STEPS.items() if kind.forms == units.CUDA_FUSED} == {"fused", "captured-fused"}
+    assert CapturedStep.forms == units.CPU_FUSED and issubclass(CapturedFusedStep, CapturedStep)
 
 
 @pytest.fixture
@@ -50,8 +50,8 @@ def elsewhere(monkeypatch):
         calls.append("usable")
         return False
 
-    monkeypatch.setattr(fold, "batch_norm", norm)
-    monkeypatch.setattr(fold, "can_run", lambda norm, device: True)
+    monkeypatch.setattr(units, "batch_norm", norm)
+    monkeypatch.setattr(units, "can_run", lambda norm, device: True)
     monkeypatch.setattr(cudnn, "usable", usable)
     for module in (fused, stage_step):
         monkeypatch.setattr(module, "check_fused", lambda device, sync_bn=False: None)
@@ -76,7 +76,7 @@ def test_a_fused_runs_evaluations_are_fused_too(elsewhere, packed, tmp_path, mon
 
     monkeypatch.setattr(scores, "StageNetwork", Watched)
     train_tiny(packed, tmp_path / "run", "--precision", "fp32", "--set", "step=fused", "--device", "cpu")
-    assert len(seen) > 1 and set(seen) == {fold.CUDA_FUSED}
+    assert len(seen) > 1 and set(seen) == {units.CUDA_FUSED}
 
 
 @pytest.mark.gpu

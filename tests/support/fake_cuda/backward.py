@@ -36,7 +36,7 @@ def backward(loss: torch.Tensor) -> None:
         if hasattr(node, "variable"):
             _accumulate(node.variable, mine[0])
             continue
-        out = node(*(mine.get(i) for i in range(max(mine, default=0) + 1)))
+        out = _called(node, mine)
         del mine
         for saved in Saved.used:
             saved.tensor = None
@@ -53,6 +53,14 @@ def backward(loss: torch.Tensor) -> None:
             if waits[child] == 0:
                 ready.append(child)
         del out, grad
+
+
+def _called(node, grads: dict[int, torch.Tensor]):
+    """What a node hands to each of its inputs."""
+    if not isinstance(node, torch.autograd.function.BackwardCFunction):
+        return node(*(grads.get(i) for i in range(max(grads, default=0) + 1)))
+    out = node.apply(*(grads.get(i) for i in range(len(node._input_metadata))))
+    return out[-len(node.next_functions) :]  # a function written in Python: behind its arguments that are no tensors
 
 
 def _dependencies(root) -> dict:
