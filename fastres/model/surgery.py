@@ -74,9 +74,14 @@ def shrink_filters(filters: torch.Tensor, init: str) -> torch.Tensor:
 
     torch7     align-corners bicubic, the paper's image.scale: it samples taps 0, 3 and 6
     antialias  area-true bicubic, widened by 7/3, so that every tap counts
+    pi-resize  FlexiViT's pseudo-inverse resize (Beyer and others, CVPR 2023, section 3.4): of all small filters the one
+               whose product with a patch made smaller by antialias is nearest to the old one's with the whole patch,
+               for patches of uncorrelated pixels; `pullback` is the same for those of photos
     """
-    convention = {"torch7": "torch7", "torch7-raw": "torch7", "antialias": "half-pixel"}[init]
-    resize = matrix(7, 3, convention)
+    convention = {"torch7": "torch7", "torch7-raw": "torch7", "antialias": "half-pixel", "pi-resize": "half-pixel"}
+    resize = matrix(7, 3, convention[init])
+    if init == "pi-resize":
+        resize = np.linalg.pinv(resize.T)
     small = np.einsum("hs,ocst,wt->ochw", resize, filters.detach().cpu().double().numpy(), resize)
     return torch.from_numpy(small).float()
 
@@ -93,8 +98,8 @@ def replace_and_initialise_stem(
     """7x7/2 convolution + max-pool -> 3x3/1 convolution, in place.
 
     init   torch7 or antialias (scaled filters, each with one gain that keeps the standard deviation of its response),
-           torch7-raw (scaled filters as they come, as the paper), pullback (least squares on the responses, see
-           pullback.py), or blank (Kaiming, from `generator`)
+           torch7-raw (scaled filters as they come, as the paper), pi-resize (see shrink_filters), pullback (least
+           squares on the responses, see pullback.py), or blank (Kaiming, from `generator`)
     large, small  make the same training views in the old geometry (224) and the new one (56); called only where
                   a gain is needed
     pull_back     7x7 filters -> 3x3 filters, for init pullback

@@ -26,6 +26,7 @@ _FC, _ALL, _CONV1, _ALL_56 = PAPER.stages
 TORCH7_RAW = _with_stages("torch7-raw", conv1=replace(_CONV1, surgery=("stem:torch7-raw",)))  # without it: section 3.4
 ANTIALIAS = _with_stages("antialias", conv1=replace(_CONV1, surgery=("stem:antialias",)))  # every one of 49 taps counts
 PULLBACK = _with_stages("pullback", conv1=replace(_CONV1, surgery=("stem:pullback",)))  # see model/pullback.py
+PI_RESIZE = _with_stages("pi-resize", conv1=replace(_CONV1, surgery=("stem:pi-resize",)))  # as FlexiViT's patches
 
 # What the BatchNorms do while the new stem learns. `paper` re-estimates their statistics, then leaves them alone.
 CONV1_FROZEN = _with_stages("conv1-frozen", conv1=replace(_CONV1, bn="frozen"))  # the old stem's statistics
@@ -42,6 +43,21 @@ PER_LAYER_LR = _with_stages(
         _ALL_56, lr_factors={"layer1.*": 0.5, "layer2.*": 0.25, "layer3.*": 0.25, "layer4.*": 0.5, "*": 1.0},
     ),
 )  # fmt: skip
+
+# From the head down, each block's rate is 0.8 times that of the block behind it: ConvNeXt's fine-tuning (Liu and
+# others, CVPR 2022, appendix A), ELECTRA's before it.
+_BLOCKS = [f"layer{layer}.{block}.*" for layer in (4, 3, 2, 1) for block in (1, 0)]
+LAYER_DECAY = _with_stages(
+    "layer-decay",
+    all=replace(
+        _ALL,
+        lr_factors={"fc.*": 1.0, **{name: round(0.8**depth, 4) for depth, name in enumerate([*_BLOCKS, "*"], start=1)}},
+    ),
+)
+
+# The first blocks alone instead of everything, where what has changed is the input (Lee and others, "Surgical
+# Fine-Tuning", ICLR 2023, on corrupted images): these images are enlarged, so blurred.
+SURGICAL = _with_stages("surgical", all=replace(_ALL, train=("conv1.*", "bn1.*", "layer1.*")))
 
 # "Staged freezing of layers while finetuning" (section 6): released from the head down, in the epochs of `all`.
 GRADUAL = replace(

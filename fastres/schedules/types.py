@@ -10,7 +10,7 @@ from typing import Any
 from fastres.schedules.check import check, settle_types
 from fastres.schedules.view_settings import ViewSettings
 
-STEM_INITS = ("torch7", "antialias", "torch7-raw", "pullback", "blank")
+STEM_INITS = ("torch7", "antialias", "torch7-raw", "pi-resize", "pullback", "blank")
 KNOWN_HEAD = "fc:imagenet"
 SURGERIES = ("fc", KNOWN_HEAD, *(f"stem:{init}" for init in STEM_INITS))
 STEPS = ("auto", "eager", "plain", "compiled", "captured", "fused", "captured-fused")

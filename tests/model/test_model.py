@@ -23,6 +23,7 @@ from fastres.model.surgery import (
 )
 from fastres.model.weights import initial_network, load, save_weights
 from fastres.schedules.types import Schedule, Stage
+from fastres.views.resample import matrix
 
 SLIM = Schedule(name="slim", width=8, weights=None, stages=(Stage(name="all", epochs=1, train=("*",), upscale=4),))
 
@@ -117,7 +118,7 @@ def test_unknown_torchvision_weights_are_a_usage_error():
         initial_network(replace(SLIM, width=64, weights="IMAGENET1K_V9"), 5)
 
 
-@pytest.mark.parametrize("init", ["torch7", "torch7-raw", "antialias", "blank"])
+@pytest.mark.parametrize("init", ["torch7", "torch7-raw", "antialias", "pi-resize", "blank"])
 def test_stem_surgery_keeps_every_side(init):
     network = build(Architecture("resnet18", 8, 5))
     before = feature_sides(network, 224)
@@ -136,6 +137,21 @@ def test_torch7_raw_takes_taps_0_3_6_and_antialias_is_area_true():
     torch.testing.assert_close(constant, torch.full((1, 3, 3, 3), 0.5))
     checker = torch.tensor([[(-1.0) ** (i + j) for j in range(7)] for i in range(7)]).expand(1, 3, 7, 7)
     assert shrink_filters(checker, "antialias").abs().max() < 0.2 < shrink_filters(checker, "torch7-raw").abs().max()
+
+
+def test_pi_resize_answers_white_noise_as_well_as_any_small_filter_can():
+    """Least squares over the 49 patches of one pixel; and a filter that the small grid can hold comes back."""
+    filters = torch.randn(2, 1, 7, 7, dtype=torch.float64).expand(2, 3, 7, 7)
+    resize = matrix(7, 3, "half-pixel")
+    patches = np.eye(49).reshape(49, 7, 7)
+    small = np.einsum("hs,nst,wt->nhw", resize, patches, resize).reshape(-1, 9)
+    wanted = np.linalg.lstsq(small, patches.reshape(-1, 49) @ filters[:, 0].reshape(2, 49).numpy().T, rcond=None)[0]
+    found = shrink_filters(filters, "pi-resize")
+    np.testing.assert_allclose(found[:, 0].reshape(2, 9).T, wanted, rtol=1e-5, atol=1e-6)
+    assert np.abs(shrink_filters(filters, "antialias")[:, 0].reshape(2, 9).T.numpy() - wanted).max() > 0.5
+    kernel = np.random.default_rng(1).standard_normal((3, 3))
+    held = torch.from_numpy(np.einsum("hs,hw,wt->st", resize, kernel, resize)).expand(1, 3, 7, 7)
+    np.testing.assert_allclose(shrink_filters(held, "pi-resize")[0, 0], kernel, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("init", ["torch7", "antialias"])

@@ -127,10 +127,13 @@ def test_variants_change_one_thing_and_cost_no_more():
     assert shared == {
         "torch7-raw": 2,
         "antialias": 2,
+        "pi-resize": 2,
         "pullback": 2,
         "conv1-frozen": 2,
         "conv1-batch": 2,
         "per-layer-lr": 1,
+        "layer-decay": 1,
+        "surgical": 1,
         "gradual": 1,
         "known-head": 0,
         "modern": 0,

@@ -38,12 +38,13 @@ FIGURES = (
     ),
     CurveFigure(
         "first layer", "Other ways to make and train the first layer",
-        ("paper", "torch7-raw", "antialias", "pullback", "conv1-frozen", "conv1-batch"),
+        ("paper", "torch7-raw", "antialias", "pi-resize", "pullback", "conv1-frozen", "conv1-batch"),
         "Section 3.4 scales the filters without the gain that they get in paper and conv1-naive here (without it: "
         "torch7-raw); it has no other inits, and does not say what BatchNorm does meanwhile.", least=2,
     ),
     CurveFigure(
-        "beyond", "Beyond the paper", ("paper", "per-layer-lr", "gradual", "known-head", "modern", "from-scratch"),
+        "beyond", "Beyond the paper",
+        ("paper", "per-layer-lr", "layer-decay", "surgical", "gradual", "known-head", "modern", "from-scratch"),
         "Its section 6 asks for individual learning rates and staged unfreezing; the others are fixed points.", least=2,
     ),
 )  # fmt: skip
