@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from fastres.machine.compilers import CXX_REMEDY, compiler_needed
 from fastres.model.casts import Casts
-from fastres.model.network import Bottleneck, ResNet
+from fastres.model.network import Bottleneck, PlainBlock, ResNet
 from fastres.model.units import CPU_FUSED, Folded, Forms, Plain, PlainFused, unit_of
 
 
@@ -24,7 +24,7 @@ def _is_finite(network: nn.Module) -> bool:
 
 
 class Block(nn.Module):
-    """BasicBlock or Bottleneck over units: relu between them, shortcut added before the last one."""
+    """BasicBlock or Bottleneck over units: relu between them, shortcut added before the last one. Or PlainBlock."""
 
     def __init__(self, block: nn.Module, unit: Callable[[nn.Conv2d, nn.BatchNorm2d], nn.Module]) -> None:
         super().__init__()
@@ -32,11 +32,14 @@ class Block(nn.Module):
         pairs = [(getattr(block, f"conv{i}"), getattr(block, f"bn{i}")) for i in range(1, count + 1)]
         self.units = nn.ModuleList(unit(*pair) for pair in pairs)
         self.shortcut = unit(*block.downsample) if block.downsample is not None else None
+        self.plain = isinstance(block, PlainBlock)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         out = x
         for unit in self.units[:-1]:
             out = unit(out, relu=True)
+        if self.plain:
+            return self.units[-1](out, relu=True)
         shortcut = x if self.shortcut is None else self.shortcut(x, relu=False)
         return self.units[-1](out, relu=True, add=shortcut)
 

@@ -33,6 +33,11 @@ def named_architecture(arch: str, weights: str) -> Architecture:
     """What a name stands for, without fetching it. UsageError where there is no such name for `arch`."""
     if weights.startswith(TIMM):
         return Architecture(arch, 64, _timm_configuration(arch, weights).num_classes)
+    if not arch.startswith("resnet"):
+        raise UsageError(
+            f"weights {weights}: torchvision has none for {arch}, expected a resnet; pass --weights FILE with a {arch} "
+            "that you pretrained, or --weights none"
+        )
     return Architecture(arch, 64, 1000)
 
 

@@ -2,7 +2,7 @@
 
 Keys and shapes are torchvision's, so weights move between the two without translation. Two things differ when asked:
 `width` scales every layer (64 is torchvision's own), and stem "3x3" is section 3.4's replacement of the 7x7/2
-convolution and the max-pool by one 3x3/1 convolution.
+convolution and the max-pool by one 3x3/1 convolution. plain18 is ours: resnet18 without its shortcuts.
 """
 
 from collections.abc import Mapping
@@ -16,13 +16,27 @@ from fastres.model.dynamo_later import dynamo_later
 with dynamo_later():
     from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
+
+class PlainBlock(BasicBlock):
+    """BasicBlock without the shortcut: two layers, one behind the other."""
+
+    def __init__(self, inplanes: int, planes: int, stride: int = 1, downsample=None, *others, **named) -> None:
+        super().__init__(inplanes, planes, stride, None, *others, **named)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        out = self.relu(self.bn1(self.conv1(x)))
+        return self.relu(self.bn2(self.conv2(out)))
+
+
 BLOCKS = {
     "resnet18": (BasicBlock, (2, 2, 2, 2)),
     "resnet34": (BasicBlock, (3, 4, 6, 3)),
     "resnet50": (Bottleneck, (3, 4, 6, 3)),
     "resnet101": (Bottleneck, (3, 4, 23, 3)),
     "resnet152": (Bottleneck, (3, 8, 36, 3)),
+    "plain18": (PlainBlock, (2, 2, 2, 2)),
 }
+NO_SHORTCUTS = "no_shortcuts"  # a buffer [] that only a net of PlainBlocks has: shortcuts without weights leave no key
 
 
 @dataclass(frozen=True)
@@ -60,6 +74,8 @@ class SlimResNet(ResNet):
         self.layer4 = self._make_layer(block, 8 * width, layers[3], stride=2)
         self.avgpool = nn.AdaptiveAvgPool2d((1, 1))
         self.fc = nn.Linear(8 * width * block.expansion, classes)
+        if block is PlainBlock:
+            self.register_buffer(NO_SHORTCUTS, torch.ones(()))
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -91,7 +107,7 @@ def describe(state: Mapping[str, torch.Tensor]) -> Architecture | None:
         return None
     if stem.shape[0] == 0 or head.shape[0] == 0:
         return None
-    block = Bottleneck if "layer1.0.conv3.weight" in state else BasicBlock
+    block = Bottleneck if "layer1.0.conv3.weight" in state else PlainBlock if NO_SHORTCUTS in state else BasicBlock
     layers = tuple(
         len({key.split(".")[1] for key in state if key.startswith(f"layer{stage}.")}) for stage in (1, 2, 3, 4)
     )

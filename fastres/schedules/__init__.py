@@ -19,6 +19,8 @@ from fastres.schedules.beyond import (
     MODERN,
     PER_LAYER_LR,
     PI_RESIZE,
+    PLAIN_NAIVE,
+    PLAIN_STAGED,
     PULLBACK,
     SURGICAL,
     TORCH7_RAW,
@@ -33,7 +35,7 @@ from fastres.schedules.paper import (
     NAIVE_FC,
     PAPER,
 )
-from fastres.schedules.quarter import PRETRAIN, PRETRAIN_50
+from fastres.schedules.quarter import PRETRAIN, PRETRAIN_50, PRETRAIN_PLAIN
 from fastres.schedules.small import DEMO, SMALL_WORLD_PRETRAIN, SMALL_WORLD_PRETRAIN_50, small_world
 
 SYSTEMS = (
@@ -60,14 +62,15 @@ BEYOND = (
     KNOWN_CLASSES,
     MODERN,
 )
-SCHEDULES = {
-    s.name: s for s in (*SYSTEMS, *BEYOND, DEMO, SMALL_WORLD_PRETRAIN, SMALL_WORLD_PRETRAIN_50, PRETRAIN, PRETRAIN_50)
-}
+PLAIN = (PLAIN_NAIVE, PLAIN_STAGED)  # where a net for them is pretrained
+PRETRAINED_HERE = (SMALL_WORLD_PRETRAIN, SMALL_WORLD_PRETRAIN_50, PRETRAIN, PRETRAIN_50, PRETRAIN_PLAIN)
+SCHEDULES = {s.name: s for s in (*SYSTEMS, *BEYOND, *PLAIN, DEMO, *PRETRAINED_HERE)}
 
 __all__ = [
     "BEYOND",
     "DEMO",
     "PAPER",
+    "PLAIN",
     "PRETRAIN",
     "PRETRAIN_50",
     "SCHEDULES",

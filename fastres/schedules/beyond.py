@@ -10,7 +10,7 @@ rows; `modern` changes the recipe and nothing of the stages.
 
 from dataclasses import replace
 
-from fastres.schedules.paper import PAPER
+from fastres.schedules.paper import INITIALIZED_FC, NAIVE_FC, PAPER
 from fastres.schedules.types import KNOWN_HEAD, OneCycle, Schedule, Stage
 
 
@@ -76,6 +76,13 @@ GRADUAL = replace(
 
 # The head that the pretrained net has for these very classes: Tiny ImageNet's are 200 of ImageNet's 1,000.
 KNOWN_CLASSES = _with_stages("known-head", fc=replace(_FC, surgery=(KNOWN_HEAD,)))
+
+# Do shortcuts "amplify the negative effects of poor initialization in naive retraining" (section 6)? The same two ways
+# on a net without them. Nobody publishes such a net's weights: the study at a quarter of the size pretrains one.
+PLAIN_NAIVE, PLAIN_STAGED = (
+    replace(schedule, name=f"plain-{schedule.name}", arch="plain18", expected={})
+    for schedule in (NAIVE_FC, INITIALIZED_FC)
+)
 
 # A recipe of ten years later on the same stages and epochs, so of equal compute: one cycle of the rate in each stage,
 # smoothed labels, averaged weights, twice the batch at twice the rate that linear scaling gives. Chosen, not searched.

@@ -34,7 +34,9 @@ PRETRAIN = replace(
 
 # The same with 50 layers, for the counterpart of `feature-extractor-50`.
 PRETRAIN_50 = replace(PRETRAIN, name="quarter-pretrain-50", arch="resnet50")
-PRETRAINING = {schedule.arch: schedule for schedule in (PRETRAIN, PRETRAIN_50)}
+# And without shortcuts, for the plain counterparts.
+PRETRAIN_PLAIN = replace(PRETRAIN, name="quarter-pretrain-plain", arch="plain18")
+PRETRAINING = {schedule.arch: schedule for schedule in (PRETRAIN, PRETRAIN_50, PRETRAIN_PLAIN)}
 
 
 def pretraining(arch: str, scale: float = 1.0) -> Schedule:

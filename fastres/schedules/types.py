@@ -15,7 +15,7 @@ KNOWN_HEAD = "fc:imagenet"
 SURGERIES = ("fc", KNOWN_HEAD, *(f"stem:{init}" for init in STEM_INITS))
 STEPS = ("auto", "eager", "plain", "compiled", "captured", "fused", "captured-fused")
 BN_RULES = ("frozen", "recalibrated", "batch")
-ARCHITECTURES = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
+ARCHITECTURES = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "plain18")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,7 +152,7 @@ def _is_name(text: Any) -> bool:
 class Schedule:
     """A whole experiment.
 
-    arch        torchvision's name of the network
+    arch        torchvision's name of the network; or plain18: resnet18 without its shortcuts, pretrained nowhere
     width       channels of the first stage: 64 is torchvision's; less is the same net, slimmer; LEAST_WIDTH or more
     weights     `IMAGENET1K_V1` (torchvision's), `timm:resnet18.a1_in1k` (timm's), `shipped:NAME` (in this package), a
                 file (.safetensors, .pth, fb.resnet.torch's .t7), or None: from scratch

@@ -58,7 +58,7 @@ def study(source, out, *extra) -> int:
 
 
 def test_every_counterpart_is_the_papers_own_epochs_and_rates():
-    nets = {"resnet18": "net18", "resnet50": "net50"}
+    nets = {"resnet18": "net18", "resnet50": "net50", "plain18": "net of plain blocks"}
     with pytest.raises(UsageError, match="know other classes"):
         quarter_module.quarter(SCHEDULES["known-head"], nets)
     for schedule in (s for s in SCHEDULES.values() if not s.knows_classes):
@@ -141,7 +141,7 @@ def test_what_will_not_fit_is_said_before_anything_is_pretrained(source, tmp_pat
     assert study(source, tmp_path / "out", "--set=stages.0.train=conv9.*") == 2
     other = write_schedule(tmp_path / "r34.py", replace(SCHEDULES["naive-fc"], arch="resnet34", name="r34"), "a test")
     assert study(source, tmp_path / "out", "--schedules", other) == 2
-    assert "pretrains no resnet34, expected one of resnet18, resnet50" in capsys.readouterr().err
+    assert "pretrains no resnet34, expected one of resnet18, resnet50, plain18" in capsys.readouterr().err
     assert brief.calls == []
 
 

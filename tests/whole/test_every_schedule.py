@@ -11,7 +11,7 @@ from fastres.machine.command import run_command
 from fastres.machine.device import Precision
 from fastres.machine.errors import UsageError
 from fastres.model.surgery import IMAGENET_WNIDS
-from fastres.schedules import BEYOND, DEMO, PAPER, SCHEDULES, SYSTEMS, small_world
+from fastres.schedules import BEYOND, DEMO, PAPER, PLAIN, SCHEDULES, SYSTEMS, small_world
 from fastres.schedules.loading import load_schedule, shared_stages
 from fastres.schedules.small import NETS
 from fastres.schedules.types import KNOWN_HEAD
@@ -96,7 +96,10 @@ def test_every_schedule_steps_at_its_own_width(name, packed, monkeypatch):
 def test_every_schedule_fits_tiny_imagenet(name):
     """Walked through on shapes: 200 classes, 64 pixels; layer4 ends in 7 x 7, whatever the stem."""
     schedule = SCHEDULES[name]
-    if schedule.weights is None or schedule.weights.startswith("IMAGENET1K"):
+    if schedule in PLAIN:
+        with pytest.raises(UsageError, match="torchvision has none for plain18, expected a resnet"):
+            rehearse(schedule, 200, 64)
+    elif schedule.weights is None or schedule.weights.startswith("IMAGENET1K"):
         assert all(found.classes == 200 for found in rehearse(schedule, 200, 64, wnids=IMAGENET[:200]))
     assert set(schedule.expected) <= EXPECTED and all(0 < value < 100 for value in schedule.expected.values())
 

@@ -47,6 +47,12 @@ FIGURES = (
         ("paper", "per-layer-lr", "layer-decay", "surgical", "gradual", "known-head", "modern", "from-scratch"),
         "Its section 6 asks for individual learning rates and staged unfreezing; the others are fixed points.", least=2,
     ),
+    CurveFigure(
+        "shortcuts", "With shortcuts and without",
+        ("naive-fc", "initialized-fc", "plain-naive-fc", "plain-initialized-fc"),
+        "Section 6 asks whether residual connections amplify the harm of a poor initialisation: how far the naive way "
+        "falls behind the staged one, with them and without.", least=3,
+    ),
 )  # fmt: skip
 
 

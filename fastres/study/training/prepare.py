@@ -12,7 +12,7 @@ from fastres.data.manifest import Manifest, load_manifest
 from fastres.machine.device import choose_device
 from fastres.machine.errors import Diverged, UsageError
 from fastres.model.flop import stage_flop
-from fastres.schedules import BEYOND, SYSTEMS, quarter, small_world
+from fastres.schedules import BEYOND, PLAIN, SYSTEMS, quarter, small_world
 from fastres.schedules.loading import load_schedule, override
 from fastres.schedules.small import NETS
 from fastres.schedules.types import Schedule
@@ -48,7 +48,7 @@ def train_all(args: argparse.Namespace) -> Done:
     if args.tune:
         library()  # what is missing is said before anything is packed
     names = args.schedules.split(",") if args.schedules else []
-    chosen = [load_schedule(name) for name in names] or [*SYSTEMS, *BEYOND]
+    chosen = [load_schedule(name) for name in names] or [*SYSTEMS, *BEYOND, *(PLAIN if args.quarter else ())]
     if not names and (args.small_world or args.quarter):  # whose nets know other classes
         chosen = [schedule for schedule in chosen if not schedule.knows_classes]
     made = partial(Options, engine=args.engine, device=args.device, precision=args.precision)
