@@ -9,10 +9,8 @@ import contextlib
 import itertools
 import statistics
 import sys
-from dataclasses import replace
 
 import torch
-from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
 from fastres import views
@@ -172,36 +170,22 @@ class _Data:
         return count * self.batch
 
 
-def _ours(mode, kind, architecture, stage, data: _Data, precision: Precision, channels: int = 3) -> Contender:
-    """`channels` 4: images and first filters padded with zeros, whose gradient stays zero; the same network."""
-    network = build(architecture)
-    if channels > 3:
-        network.conv1 = _padded(network.conv1, channels)
-    network = network.to(precision.device, memory_format=torch.channels_last)
+def _ours(mode, kind, architecture, stage, data: _Data, precision: Precision) -> Contender:
+    network = build(architecture).to(precision.device, memory_format=torch.channels_last)
     step = stage_step(network, stage, Schedule(name="bench", stages=(stage,), step=kind), precision)
-    plan = replace(data.plan, channels=channels)
 
     def run(count: int) -> int:
         for i in range(count):
-            step(data.batches[i % BATCHES], plan, 1e-3)
+            step(data.batches[i % BATCHES], data.plan, 1e-3)
         return count * data.batch
 
-    name = f"fastres {kind}" + ("" if channels == 3 else f", {channels} channels in")
-    return Contender(mode, name, run, ours=True, dtype=precision.name, note="makes its views too")
-
-
-def _padded(conv: nn.Conv2d, channels: int) -> nn.Conv2d:
-    """The same convolution of an input with more channels, which it does not look at."""
-    wide = nn.Conv2d(channels, conv.out_channels, conv.kernel_size, conv.stride, conv.padding, bias=False)
-    with torch.no_grad():
-        wide.weight.zero_()[:, : conv.in_channels] = conv.weight
-    return wide
+    return Contender(mode, f"fastres {kind}", run, ours=True, dtype=precision.name, note="makes its views too")
 
 
 def _kinds(precision: Precision, compiled: bool) -> list[str]:
     """Our kinds of steps that can run there."""
     kinds = ["eager", "compiled"] if compiled else ["eager"]
-    for kind in ("captured", "fused", "captured-fused"):
+    for kind in ("captured", "fused", "captured-fused", "padded"):
         with contextlib.suppress(MachineError, UsageError):
             check_step(STEPS[kind], "torch", precision, "resident")
             kinds.append(kind)
@@ -224,12 +208,8 @@ def _contenders(mode, architecture, stage, data: _Data, precision: Precision, co
 
         return name, maker
 
-    ours = [*((kind, 3) for kind in _kinds(precision, compiled)), ("eager", 4)]
     found = [
-        (
-            f"fastres {kind}",
-            lambda given=(kind, channels): [_ours(mode, given[0], architecture, stage, data, precision, given[1])],
-        )
-        for kind, channels in ours
+        (f"fastres {kind}", lambda kind=kind: [_ours(mode, kind, architecture, stage, data, precision)])
+        for kind in _kinds(precision, compiled)
     ]
     return [*found, *(peer(*row) for row in peer_steps.peers(stage, compiled) if wanted in row[0])]

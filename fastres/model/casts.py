@@ -51,14 +51,13 @@ class Casts:
     def release(self) -> None:
         self._now = {}
 
-    def run(self, layer: nn.Conv2d | nn.Linear, x: torch.Tensor) -> torch.Tensor:
-        """layer(x), with its cast weight if there is one."""
-        now = self._now.get(layer)
-        if now is None:
-            return layer(x)
-        if isinstance(layer, nn.Linear):
-            return functional.linear(x, *now)
-        return functional.conv2d(x, *now, stride=layer.stride, padding=layer.padding)
+    def weight(self, layer: nn.Conv2d) -> torch.Tensor:
+        """Its cast weight if there is one, else its own."""
+        return self._now.get(layer, [layer.weight])[0]
+
+    def linear(self, layer: nn.Linear, x: torch.Tensor) -> torch.Tensor:
+        """layer(x), in its cast weights if there are any."""
+        return functional.linear(x, *self._now.get(layer, [layer.weight, layer.bias]))
 
     def _autocast(self) -> bool:
         device = self.layers[0].weight.device.type

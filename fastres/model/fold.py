@@ -91,7 +91,7 @@ class StageNetwork(nn.Module):
             return self.fc(self._behind(x))
         self._casts.bring()
         try:
-            return self._casts.run(self.fc, self._behind(x))
+            return self._casts.linear(self.fc, self._behind(x))
         finally:
             self._casts.release()
 

@@ -61,7 +61,8 @@ class Plain(nn.Module):
         return _finish(self.norm(self.convolved(x)), relu, add)
 
     def convolved(self, x: torch.Tensor) -> torch.Tensor:
-        return self.conv(x) if self.casts is None else self.casts.run(self.conv, x)
+        weight = self.conv.weight if self.casts is None else self.casts.weight(self.conv)
+        return functional.conv2d(x, padded(weight, x), None, self.conv.stride, self.conv.padding)
 
 
 def _uncounted(norm: nn.BatchNorm2d) -> nn.BatchNorm2d:
@@ -96,10 +97,12 @@ class Folded(nn.Module):
     def forward(self, x: torch.Tensor, *, relu: bool, add: torch.Tensor | None = None) -> torch.Tensor:
         if self.runs_fused(x):
             return self.fused(x, relu=relu, add=add)
-        return _finish(functional.conv2d(x, self.weight, self.bias, self.stride, self.padding), relu, add)
+        weight = padded(self.weight, x)
+        return _finish(functional.conv2d(x, weight, self.bias, self.stride, self.padding), relu, add)
 
     def runs_fused(self, x: torch.Tensor) -> bool:
-        return self.fused is not None and not torch.is_grad_enabled() and x.dtype == self.weight.dtype
+        fits = x.dtype == self.weight.dtype and x.shape[1] == self.weight.shape[1]
+        return self.fused is not None and not torch.is_grad_enabled() and fits
 
 
 class Functional(nn.Module):
@@ -113,8 +116,16 @@ class Functional(nn.Module):
         self.register_buffer("bias", shift.to(conv.weight.dtype))
 
     def forward(self, x: torch.Tensor, *, relu: bool, add: torch.Tensor | None = None) -> torch.Tensor:
-        weight = self.conv.weight * self.scale
+        weight = padded(self.conv.weight * self.scale, x)
         return _finish(functional.conv2d(x, weight, self.bias, self.conv.stride, self.conv.padding), relu, add)
+
+
+def padded(weight: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    """A convolution's weight [F, C, k, k] with zeros for the channels that `x` has more than C (stage/padded.py)."""
+    more = x.shape[1] - weight.shape[1]
+    if more <= 0:
+        return weight
+    return functional.pad(weight, (0, 0, 0, 0, 0, more)).contiguous(memory_format=torch.channels_last)
 
 
 def _finish(out: torch.Tensor, relu: bool, add: torch.Tensor | None) -> torch.Tensor:

@@ -13,7 +13,8 @@ from fastres.schedules.view_settings import ViewSettings
 STEM_INITS = ("torch7", "antialias", "torch7-raw", "pi-resize", "pullback", "blank")
 KNOWN_HEAD = "fc:imagenet"
 SURGERIES = ("fc", KNOWN_HEAD, *(f"stem:{init}" for init in STEM_INITS))
-STEPS = ("auto", "eager", "plain", "compiled", "captured", "fused", "captured-fused")
+KINDS = ("captured", "fused", "captured-fused")
+STEPS = ("auto", "eager", "plain", "compiled", *KINDS, "padded", *(f"{kind}-padded" for kind in KINDS))
 BN_RULES = ("frozen", "recalibrated", "batch")
 ARCHITECTURES = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "plain18")
 
@@ -158,8 +159,9 @@ class Schedule:
                 file (.safetensors, .pth, fb.resnet.torch's .t7), or None: from scratch
     batch_size  images per optimiser step, over all processes
     step        how a step is run: eager, plain (nothing folded, the reference), compiled, captured (CUDA graph), fused
-                (cuDNN's fused convolutions and Triton's norms, on a GPU), captured-fused or auto: eager on a CPU; a
-                GPU's is tried out at each stage, see stage/choosing/choose.py
+                (cuDNN's fused convolutions and Triton's norms, on a GPU), captured-fused; padded (images of four
+                channels), captured-padded and so on; or auto: eager on a CPU, a GPU's is tried out at each stage, see
+                stage/choosing/choose.py
     label_smoothing  share of each label that is spread over all classes in the training loss; 0: none
     ema         decay a step of a running average of the weights, which is then what is validated and kept; 0: none
     expected    what the paper reports, errors in %, by name; empty where it reports nothing. Names are "METHOD top1",

@@ -81,11 +81,11 @@ class CapturedStep(EagerStep):
         self._graph.replay()
         self._images += len(batch.ids)
 
-    def _examples(self, batch: Batch, plan: views.TrainPlan) -> tuple[torch.Tensor, torch.Tensor]:
+    def seen(self, plan: views.TrainPlan) -> views.TrainPlan:
         """Where `auto` chooses, views are Triton's and nothing takes their place: torch's cannot be recorded."""
         if plan.settings.impl == "auto":
             plan = replace(plan, settings=replace(plan.settings, impl="triton"))
-        return super()._examples(batch, plan)
+        return plan
 
     def _step(self, plan: views.TrainPlan) -> None:
         """What is recorded: everything between the batch's ids and the updated weights."""

@@ -67,7 +67,7 @@ class _Shared:
     def __call__(self, batch, plan, lr: float) -> None:
         self._whole = batch.step_images
         if not self._started:  # compiling the views may take longer than a collective waits
-            views.apply(batch.images, batch.rows, batch.ids, plan)
+            views.apply(batch.images, batch.rows, batch.ids, self.seen(plan))
             self.world.meet()
             self._started = True
         try:

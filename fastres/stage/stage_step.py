@@ -12,6 +12,7 @@ from fastres.schedules.types import Schedule, Stage
 from fastres.stage.captured import CapturedStep, check_capture
 from fastres.stage.fused import CapturedFusedStep, FusedStep, check_fused, is_fused
 from fastres.stage.optimizer import optimizer_of
+from fastres.stage.padded import CapturedFusedPaddedStep, CapturedPaddedStep, FusedPaddedStep, PaddedStep
 from fastres.stage.step import CompiledStep, EagerStep, PlainStep
 
 STEPS = {
@@ -21,6 +22,10 @@ STEPS = {
     "captured": CapturedStep,
     "fused": FusedStep,
     "captured-fused": CapturedFusedStep,
+    "padded": PaddedStep,
+    "captured-padded": CapturedPaddedStep,
+    "fused-padded": FusedPaddedStep,
+    "captured-fused-padded": CapturedFusedPaddedStep,
 }
 
 

@@ -64,7 +64,7 @@ class EagerStep:
     def _examples(self, batch: Batch, plan: views.TrainPlan) -> tuple[torch.Tensor, torch.Tensor]:
         """What the network sees of `batch` and what it is to answer, made on the device, in every kind of step: labels
         i64 [B], or f32 [B, classes] where views are mixed."""
-        size, own = len(batch.ids), None
+        plan, size, own = self.seen(plan), len(batch.ids), None
         if plan.settings.mixes:
             if size not in self._shares:
                 self._shares[size] = torch.empty(size, device=batch.labels.device)
@@ -72,6 +72,10 @@ class EagerStep:
         x = views.apply(batch.images, batch.rows, batch.ids, plan, out=self._inputs.get(size), own=own)
         self._inputs[size] = x
         return x, batch.labels if own is None else soft_labels(batch.labels, own, self._classes)
+
+    def seen(self, plan: views.TrainPlan) -> views.TrainPlan:
+        """The views that this kind of step sees."""
+        return plan
 
     def _update(self, x: torch.Tensor, labels: torch.Tensor) -> None:
         """Forward, loss, backward, update; adds to the running loss on the device."""

@@ -1,12 +1,10 @@
 """`bench steps`: every peer runs or says why not, timm's network is ours, a floor is drawn only where one is known."""
 
-import copy
 import json
 from importlib.util import find_spec
 
 import pytest
 import torch
-from torch.nn import functional
 
 from fastres.bench import harness, output, step_floor, steps
 from fastres.bench.peers import steps as peer_steps
@@ -85,14 +83,6 @@ def test_timms_network_is_ours_at_any_width(arch, stem):
     torch.testing.assert_close(theirs(x), ours(x), rtol=1e-5, atol=1e-5)
 
 
-def test_a_network_with_a_fourth_empty_channel_is_the_same():
-    network = build(Architecture("resnet18", 8, 7)).eval()
-    x = torch.randn(2, 3, 32, 32)
-    wide = copy.deepcopy(network)
-    wide.conv1 = steps._padded(network.conv1, 4)
-    torch.testing.assert_close(wide(functional.pad(x, (0, 0, 0, 0, 0, 1))), network(x), rtol=1e-5, atol=1e-5)
-
-
 @pytest.mark.parametrize(("option", "value"), [("--precision", "fp32,fp17"), ("--stages", "fc,head")])
 def test_what_steps_does_not_know_is_refused(option, value, capsys):
     assert run_command(lambda: steps.main([option, value])) == 2
@@ -115,7 +105,7 @@ def test_steps_prints_and_profiles(tmp_path, capsys):
     assert list(result["views_share_of_our_step"]) == [
         f"fc, crop 28, batch {batch}, {precision}" for precision in ("fp32", "bf16") for batch in (4, 2)
     ]
-    assert {row["name"] for row in result["rows"] if row["ours"]} == {"fastres eager", "fastres eager, 4 channels in"}
+    assert {row["name"] for row in result["rows"] if row["ours"]} == {"fastres eager", "fastres padded"}
     assert "GB/s" not in (folder / "table.md").read_text()
     assert result["floors"] == {} and "none is known for a CPU" in result["floor_note"]
     assert "fastres eager, 10 steps" in text and "convolution" in text and (folder / "chart.png").stat().st_size
@@ -125,7 +115,11 @@ def test_a_gpu_gets_each_kind_that_can_run_there():
     """What cannot be captured is not tried, so it is not counted as ours failing."""
     gpu, fused = torch.device("cuda", 0), find_spec("triton") is not None
     captured = ["captured", *(["fused", "captured-fused"] if fused else [])]
-    assert steps._kinds(Precision("bf16", gpu), compiled=True) == ["eager", "compiled", *captured]
-    assert steps._kinds(Precision("fp32", gpu), compiled=False) == ["eager", *captured]
-    assert steps._kinds(Precision("fp16", gpu), compiled=False) == ["eager", *(["fused"] if fused else [])]
-    assert steps._kinds(Precision("fp32", torch.device("cpu")), compiled=True) == ["eager", "compiled"]
+    assert steps._kinds(Precision("bf16", gpu), compiled=True) == ["eager", "compiled", *captured, "padded"]
+    assert steps._kinds(Precision("fp32", gpu), compiled=False) == ["eager", *captured, "padded"]
+    assert steps._kinds(Precision("fp16", gpu), compiled=False) == [
+        "eager",
+        *(["fused"] if fused else []),
+        "padded",
+    ]
+    assert steps._kinds(Precision("fp32", torch.device("cpu")), compiled=True) == ["eager", "compiled", "padded"]

@@ -118,6 +118,31 @@ def test_the_second_run_does_not_measure_again(setting, monkeypatch):
 
 
 @pytest.mark.parametrize(
+    ("step_s", "wanted"),
+    [
+        ({"captured": 0.005, "captured-padded": 0.004}, "captured-padded"),
+        ({"captured": 0.005, "captured-padded": 0.006}, "captured"),
+        ({"captured": 0.012, "padded": 0.009}, "padded"),
+        ({"captured": 0.012, "padded": None}, "eager"),
+    ],
+)
+def test_the_fastest_kind_is_tried_with_padded_images(setting, monkeypatch, step_s, wanted):
+    made = []
+
+    def measured(network, kind, *_):
+        made.append(kind)
+        seconds = {"eager": EAGER.step_s, **step_s}[kind]
+        return Trial(seconds, 0.1, None if seconds else "out of memory")
+
+    monkeypatch.setattr(choosing, "try_out", measured)
+    network, stage, plan = network_and_plan(setting)
+    assert tried(setting, network, stage, plan, 10**6, ["captured"]).kind == wanted
+    assert made == ["eager", *step_s]
+    assert tried(setting, network, stage, plan, 10**6, ["captured"]).kind == wanted
+    assert [kind for kind in made[2:] if step_s.get(kind)] == made[2:3] * (step_s.get(made[2]) is not None)
+
+
+@pytest.mark.parametrize(
     "text", ["", "[]", "{}", '{"k": 1}', '{"k": {"eager": [0, 1]}}', '{"k": {"eager": [NaN, 1]}}', "[" * 10**5,
              '{"k": {"plain": [1, 1]}}', '{"k": {"eager": [true, 1]}}', '{"k": {"eager": {"step_s": 1}}}']
 )  # fmt: skip

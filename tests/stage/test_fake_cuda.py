@@ -24,7 +24,7 @@ STEPS = {
 }  # fmt: skip
 # the other kinds only in the stages of all layers, where they do all that they do in the others
 KINDS = [(stage, "eager bf16") for stage in STEPS] + [
-    (stage, kind) for stage in ("all", "all-56") for kind in ("eager fp32", "plain bf16")
+    (stage, kind) for stage in ("all", "all-56") for kind in ("eager fp32", "plain bf16", "padded bf16")
 ]
 
 # What waits for the GPU in a whole run, by what the run is at: (what, file:function) -> times each.

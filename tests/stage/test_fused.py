@@ -32,7 +32,8 @@ with_triton = pytest.mark.skipif(not function.has_triton(GPU.device), reason="Tr
 def test_nothing_takes_the_fused_forms_unasked():
     assert units.Forms() == units.PLAIN and step_kind("auto").forms == EagerStep.forms == units.CPU_FUSED
     assert not (units.CPU_FUSED.cudnn or units.CPU_FUSED.norm) and CompiledStep.forms == units.PLAIN
-    assert {name for name, kind in STEPS.items() if kind.forms == units.CUDA_FUSED} == {"fused", "captured-fused"}
+    fused = {name for name, kind in STEPS.items() if kind.forms == units.CUDA_FUSED}
+    assert fused == {"fused", "captured-fused", "fused-padded", "captured-fused-padded"}
     assert CapturedStep.forms == units.CPU_FUSED and issubclass(CapturedFusedStep, CapturedStep)
 
 

@@ -82,6 +82,14 @@ def test_eager_is_the_plain_way(stage, rule):
     assert_the_plain_way("eager", replace(STAGES[stage], bn=rule))
 
 
+@pytest.mark.parametrize(
+    ("stage", "rule"), [("fc", "frozen"), ("fc", "batch"), ("conv1", "frozen"), ("full", "frozen")]
+)
+def test_padded_is_the_plain_way(stage, rule):
+    """Images of four channels into the first layer as folded, plain and functional."""
+    assert_the_plain_way("padded", replace(STAGES[stage], bn=rule))
+
+
 def test_eager_is_the_plain_way_without_onednns_operators(monkeypatch):
     monkeypatch.setattr(onednn, "usable", lambda dtype: False)
     assert_the_plain_way("eager", STAGES["fc"])

@@ -22,6 +22,7 @@ from fastres.stage.stage_step import check_step, stage_step, step_kind
 from fastres.views import triton_blocks
 
 CANDIDATES = ("captured", "fused", "captured-fused", "compiled")  # beside eager; the dearest to find out last
+PADDED = {"eager": "padded", **{kind: f"{kind}-padded" for kind in CANDIDATES[:3]}}  # each with padded images
 
 
 class Choice(NamedTuple):
@@ -54,7 +55,8 @@ def tried(
         tune_views(setting, batch, plan)
     name = remembered.key(network, stage, setting.schedule, plan.geometry, setting.precision)
     known = remembered.recall(file, name)
-    trials = {kind: trial for kind, trial in known.items() if kind in ("eager", *kinds)}
+    padded = [PADDED[kind] for kind in ("eager", *kinds) if kind in PADDED]
+    trials = {kind: trial for kind, trial in known.items() if kind in ("eager", *kinds, *padded)}
     before = len(trials)
     started = time.perf_counter()
 
@@ -63,9 +65,15 @@ def tried(
 
     if "eager" not in trials:
         trials["eager"] = try_out(network, "eager", make, batch(), plan)
-    for kind in kinds:
+
+    def attempt(kind: str):
         if worth_trying(kind, trials["eager"].step_s, steps, trials):
             trials[kind] = try_out(network, kind, make, batch(), plan)
+
+    for kind in kinds:
+        attempt(kind)
+    if (fastest := decide(trials, steps)) in PADDED:
+        attempt(PADDED[fastest])
     measured = len(trials) > before
     if measured:
         remembered.keep(file, name, known | trials)

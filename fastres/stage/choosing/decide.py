@@ -10,6 +10,7 @@ LEAST_GAIN = 0.02
 # Seconds until a kind's first step is over, where this machine has not said yet: guesses, never measured on a GPU.
 FIRST_GUESS_S = {"captured": 3.0, "compiled": 60.0}
 OTHER_GUESS_S = 20.0
+PADDED_GUESS_S = 3.0  # tried behind the same kind without
 
 
 class Trial(NamedTuple):
@@ -32,7 +33,8 @@ def worth_trying(kind: str, eager_s: float, remaining: int, known: Mapping[str, 
     """
     if kind in known:
         return False
-    return SHARE * remaining * eager_s > FIRST_GUESS_S.get(kind, OTHER_GUESS_S)
+    guess = PADDED_GUESS_S if kind.endswith("padded") else FIRST_GUESS_S.get(kind, OTHER_GUESS_S)
+    return SHARE * remaining * eager_s > guess
 
 
 def decide(trials: Mapping[str, Trial], remaining: int) -> str:
