@@ -51,21 +51,28 @@ class StageNetwork(nn.Module):
     """
 
     def __init__(
-        self, network: ResNet, dtype: torch.dtype, *, inference: bool = False, forms: Forms = CPU_FUSED
+        self,
+        network: ResNet,
+        dtype: torch.dtype,
+        *,
+        inference: bool = False,
+        forms: Forms = CPU_FUSED,
+        channels: int = 3,
     ) -> None:
         """`dtype` is what folded weights are kept in: the dtype the network computes in.
 
-        inference: fold everything, whatever learns: a snapshot for evaluation.
+        inference: fold everything, whatever learns: a snapshot for evaluation
+        channels: of the input; those behind the third are zeros
         """
         super().__init__()
         hides_nan = forms.cudnn or (forms.onednn and network.fc.weight.device.type == "cpu")
         if hides_nan and not _is_finite(network):
             forms = Forms(norm=forms.norm, casts=forms.casts)
 
-        def unit(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> nn.Module:
-            return Folded(conv, norm, dtype, forms) if inference else unit_of(conv, norm, dtype, forms)
+        def unit(conv: nn.Conv2d, norm: nn.BatchNorm2d, more: int = 0) -> nn.Module:
+            return (Folded if inference else unit_of)(conv, norm, dtype, forms, more)
 
-        self.stem = unit(network.conv1, network.bn1)
+        self.stem = unit(network.conv1, network.bn1, channels - network.conv1.in_channels)
         self.maxpool = network.maxpool
         blocks = [block for i in (1, 2, 3, 4) for block in getattr(network, f"layer{i}")]
         self.blocks = nn.ModuleList(Block(block, unit) for block in blocks)
@@ -81,7 +88,7 @@ class StageNetwork(nn.Module):
         self._casts = self._cast_together(dtype) if forms.casts and dtype != torch.float32 and not inference else None
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """f32/bf16/fp16 [B, 3, H, H] -> logits [B, classes]."""
+        """f32/bf16/fp16 [B, channels, H, H] -> logits [B, classes]."""
         if self._counters:
             torch._foreach_add_(self._counters, 1)
         if self.frozen_parts:

@@ -9,7 +9,7 @@ import torch
 
 from fastres.machine.errors import DataError, MachineError, UsageError
 from fastres.machine.extras import install_line
-from fastres.model.network import BLOCKS, Architecture
+from fastres.model.network import BLOCKS, Architecture, has_shortcuts
 from fastres.views import colour
 
 TIMM = "timm:"
@@ -26,25 +26,31 @@ def arch_of(name: str) -> tuple[str, str] | None:
     if name.startswith(TIMM):
         return name.removeprefix(TIMM).partition(".")[0], name
     family, found, entry = name.partition("_Weights.")
-    return (family.lower(), entry) if found and family.lower() in BLOCKS else None
+    arch = family.lower()
+    return (arch, entry) if found and arch in BLOCKS and has_shortcuts(arch) else None
 
 
 def named_architecture(arch: str, weights: str) -> Architecture:
     """What a name stands for, without fetching it. UsageError where there is no such name for `arch`."""
+    _check_published(arch, weights)
     if weights.startswith(TIMM):
         return Architecture(arch, 64, _timm_configuration(arch, weights).num_classes)
-    if not arch.startswith("resnet"):
-        raise UsageError(
-            f"weights {weights}: torchvision has none for {arch}, expected a resnet; pass --weights FILE with a {arch} "
-            "that you pretrained, or --weights none"
-        )
     return Architecture(arch, 64, 1000)
 
 
 def named_state(arch: str, weights: str) -> dict[str, torch.Tensor]:
     """Fetch the weights, or find them in the library's cache. MachineError without a network."""
+    _check_published(arch, weights)
     fetch = _timm_state if weights.startswith(TIMM) else _torchvision_state
     return fetch(arch, weights)
+
+
+def _check_published(arch: str, weights: str) -> None:
+    if arch in BLOCKS and not has_shortcuts(arch):
+        raise UsageError(
+            f"weights {weights}: nobody publishes a {arch}, expected a resnet's name; pass --weights FILE with one "
+            "that fastres pretrained, or --weights none"
+        )
 
 
 def _torchvision_state(arch: str, name: str) -> dict[str, torch.Tensor]:
@@ -105,6 +111,10 @@ def _timm_configuration(arch: str, weights: str):
         configuration = get_pretrained_cfg(name)
     except RuntimeError as error:
         raise UsageError(f"weights {weights}: {error} `timm.list_pretrained('{arch}.*')` has the tags") from error
+    if configuration is None:
+        raise UsageError(
+            f"weights {weights}: timm has no such network; `timm.list_pretrained('{arch}.*')` has the tags"
+        )
     mean, std = tuple(colour.MEAN.tolist()), tuple(colour.STD.tolist())
     if (tuple(configuration.mean), tuple(configuration.std)) != (mean, std):
         raise DataError(

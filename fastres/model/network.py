@@ -1,8 +1,8 @@
 """torchvision's residual networks at any width, with the paper's two stems.
 
-Keys and shapes are torchvision's, so weights move between the two without translation. Two things differ when asked:
-`width` scales every layer (64 is torchvision's own), and stem "3x3" is section 3.4's replacement of the 7x7/2
-convolution and the max-pool by one 3x3/1 convolution. plain18 is ours: resnet18 without its shortcuts.
+Keys and shapes are torchvision's, so weights move between the two without translation. Three things differ when asked:
+`width` scales every layer (64 is torchvision's own), stem "3x3" is section 3.4's replacement of the 7x7/2 convolution
+and the max-pool by one 3x3/1 convolution, and plain18 is resnet18 without its shortcuts, which torchvision has not.
 """
 
 from collections.abc import Mapping
@@ -37,6 +37,10 @@ BLOCKS = {
     "plain18": (PlainBlock, (2, 2, 2, 2)),
 }
 NO_SHORTCUTS = "no_shortcuts"  # a buffer [] that only a net of PlainBlocks has: shortcuts without weights leave no key
+
+
+def has_shortcuts(arch: str) -> bool:
+    return BLOCKS[arch][0] is not PlainBlock
 
 
 @dataclass(frozen=True)

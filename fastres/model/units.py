@@ -49,20 +49,21 @@ CUDA_FUSED = Forms(
 
 
 class Plain(nn.Module):
-    """The original convolution and norm. `casts` runs the convolution, where it is given later."""
+    """The original convolution and norm. `casts` has its weight, where it is given later."""
 
     casts: Casts | None = None
 
-    def __init__(self, conv: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
+    def __init__(self, conv: nn.Conv2d, norm: nn.BatchNorm2d, more: int = 0) -> None:
+        """`more`: channels of zeros behind those that `conv` reads (stage/padded.py)."""
         super().__init__()
-        self.conv, self.norm = conv, _uncounted(norm)
+        self.conv, self.norm, self.more = conv, _uncounted(norm), more
 
     def forward(self, x: torch.Tensor, *, relu: bool, add: torch.Tensor | None = None) -> torch.Tensor:
         return _finish(self.norm(self.convolved(x)), relu, add)
 
     def convolved(self, x: torch.Tensor) -> torch.Tensor:
         weight = self.conv.weight if self.casts is None else self.casts.weight(self.conv)
-        return functional.conv2d(x, padded(weight, x), None, self.conv.stride, self.conv.padding)
+        return functional.conv2d(x, _padded(weight, self.more), None, self.conv.stride, self.conv.padding)
 
 
 def _uncounted(norm: nn.BatchNorm2d) -> nn.BatchNorm2d:
@@ -82,10 +83,12 @@ class PlainFused(Plain):
 class Folded(nn.Module):
     """One convolution with constant weight and bias, kept in `dtype`. Under no_grad it is the fused one of `forms`."""
 
-    def __init__(self, conv: nn.Conv2d, norm: nn.BatchNorm2d, dtype: torch.dtype, forms: Forms = CPU_FUSED) -> None:
+    def __init__(
+        self, conv: nn.Conv2d, norm: nn.BatchNorm2d, dtype: torch.dtype, forms: Forms = CPU_FUSED, more: int = 0
+    ) -> None:
         super().__init__()
         scale, shift = _affine(norm)
-        weight = conv.weight.detach().double() * scale[:, None, None, None]
+        weight = _padded(conv.weight.detach().double() * scale[:, None, None, None], more)
         self.register_buffer("weight", weight.to(dtype).to(memory_format=torch.channels_last))
         self.register_buffer("bias", shift.to(dtype))
         self.stride, self.padding = conv.stride, conv.padding
@@ -97,33 +100,30 @@ class Folded(nn.Module):
     def forward(self, x: torch.Tensor, *, relu: bool, add: torch.Tensor | None = None) -> torch.Tensor:
         if self.runs_fused(x):
             return self.fused(x, relu=relu, add=add)
-        weight = padded(self.weight, x)
-        return _finish(functional.conv2d(x, weight, self.bias, self.stride, self.padding), relu, add)
+        return _finish(functional.conv2d(x, self.weight, self.bias, self.stride, self.padding), relu, add)
 
     def runs_fused(self, x: torch.Tensor) -> bool:
-        fits = x.dtype == self.weight.dtype and x.shape[1] == self.weight.shape[1]
-        return self.fused is not None and not torch.is_grad_enabled() and fits
+        return self.fused is not None and not torch.is_grad_enabled() and x.dtype == self.weight.dtype
 
 
 class Functional(nn.Module):
     """A learning convolution under a constant norm: the product of the two is taken anew at every step."""
 
-    def __init__(self, conv: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
+    def __init__(self, conv: nn.Conv2d, norm: nn.BatchNorm2d, more: int = 0) -> None:
         super().__init__()
-        self.conv = conv
+        self.conv, self.more = conv, more
         scale, shift = _affine(norm)
         self.register_buffer("scale", scale.to(conv.weight.dtype)[:, None, None, None])
         self.register_buffer("bias", shift.to(conv.weight.dtype))
 
     def forward(self, x: torch.Tensor, *, relu: bool, add: torch.Tensor | None = None) -> torch.Tensor:
-        weight = padded(self.conv.weight * self.scale, x)
+        weight = _padded(self.conv.weight * self.scale, self.more)
         return _finish(functional.conv2d(x, weight, self.bias, self.conv.stride, self.conv.padding), relu, add)
 
 
-def padded(weight: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-    """A convolution's weight [F, C, k, k] with zeros for the channels that `x` has more than C (stage/padded.py)."""
-    more = x.shape[1] - weight.shape[1]
-    if more <= 0:
+def _padded(weight: torch.Tensor, more: int) -> torch.Tensor:
+    """A convolution's weight [F, C, k, k] with zeros for `more` channels."""
+    if not more:
         return weight
     return functional.pad(weight, (0, 0, 0, 0, 0, more)).contiguous(memory_format=torch.channels_last)
 
@@ -141,11 +141,12 @@ def _affine(norm: nn.BatchNorm2d) -> tuple[torch.Tensor, torch.Tensor]:
     return scale, norm.bias.detach().double() - norm.running_mean.double() * scale
 
 
-def unit_of(conv: nn.Conv2d, norm: nn.BatchNorm2d, dtype: torch.dtype, forms: Forms) -> nn.Module:
+def unit_of(conv: nn.Conv2d, norm: nn.BatchNorm2d, dtype: torch.dtype, forms: Forms, more: int = 0) -> nn.Module:
+    """The unit that a stage makes of the two, as they are frozen now; `more` as in Plain."""
     if norm.training and forms.norm and can_run(norm, norm.weight.device):
-        return PlainFused(conv, norm)
+        return PlainFused(conv, norm, more)
     if norm.training or norm.weight.requires_grad or norm.bias.requires_grad:
-        return Plain(conv, norm)
+        return Plain(conv, norm, more)
     if conv.weight.requires_grad:
-        return Functional(conv, norm)
-    return Folded(conv, norm, dtype, forms)
+        return Functional(conv, norm, more)
+    return Folded(conv, norm, dtype, forms, more)

@@ -8,7 +8,7 @@ from safetensors.torch import save
 from fastres.machine import strict_json
 from fastres.machine.errors import DataError
 from fastres.model.named import is_name, named_state
-from fastres.model.network import Architecture, ResNet, build, describe
+from fastres.model.network import NO_SHORTCUTS, Architecture, ResNet, build, describe, has_shortcuts
 from fastres.model.reading import check_values, read_weights
 from fastres.schedules.types import Schedule
 
@@ -37,9 +37,10 @@ def check_architecture(state: dict[str, torch.Tensor], schedule: Schedule) -> Ar
     """What a state dict is; DataError unless it is the schedule's network."""
     found = describe(state)
     if found is None or (found.arch, found.width) != (schedule.arch, schedule.width):
+        keys = "torchvision's keys" if has_shortcuts(schedule.arch) else f"its key {NO_SHORTCUTS}, as fastres writes it"
         raise DataError(
             f"weights {schedule.weights}: found {found or what_is_missing(state)}, expected {schedule.arch} of width "
-            f"{schedule.width} with torchvision's keys; choose the file or --set arch=... and width=... to match"
+            f"{schedule.width} with {keys}; choose the file or --set arch=... and width=... to match"
         )
     return found
 
@@ -66,7 +67,8 @@ def load(network: ResNet, state: dict[str, torch.Tensor], source: object) -> Non
 
 
 def save_weights(network: ResNet, metadata: dict) -> bytes:
-    """The state dict as safetensors with torchvision's keys, float32; `metadata` goes along as one JSON string."""
+    """The state dict as safetensors with torchvision's keys, and plain18's own, float32; `metadata` goes along as one
+    JSON string."""
     state = {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
     return save(state, {"fastres": strict_json.dumps(metadata, sort_keys=True)})
 

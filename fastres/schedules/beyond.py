@@ -1,11 +1,12 @@
-"""Beyond the paper: what its section 6 asks for, and what it leaves open. All of them are 32 epochs, as `paper` is.
+"""Beyond the paper: what its section 6 asks for, and what it leaves open. All but the plain nets' have 32 epochs, as
+`paper` has.
 
 The small world rounds each stage up, so that `gradual`, with more and shorter stages, has 21 epochs there to the 20 of
 `paper`, at the study's scale 16 to 14. Some of them are cheaper; the tables have the arithmetic of each.
 
 None has a figure in the paper, and none has been run on the real data. Each changes one thing about `paper`, and shares
 with it every stage before that (`train --start-from`); `known-head` starts where it does not, at 1,000 outputs' own
-rows; `modern` changes the recipe and nothing of the stages.
+rows; `modern` changes the recipe and nothing of the stages. The plain nets' are `naive-fc` and `initialized-fc`.
 """
 
 from dataclasses import replace
@@ -56,7 +57,7 @@ LAYER_DECAY = _with_stages(
 )
 
 # The first blocks alone instead of everything, where what has changed is the input (Lee and others, "Surgical
-# Fine-Tuning", ICLR 2023, on corrupted images): these images are enlarged, so blurred.
+# Fine-Tuning", ICLR 2023, on corrupted images): these images are enlarged, so blurred. `all-56` stays.
 SURGICAL = _with_stages("surgical", all=replace(_ALL, train=("conv1.*", "bn1.*", "layer1.*")))
 
 # "Staged freezing of layers while finetuning" (section 6): released from the head down, in the epochs of `all`.

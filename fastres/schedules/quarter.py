@@ -40,9 +40,14 @@ PRETRAINING = {schedule.arch: schedule for schedule in (PRETRAIN, PRETRAIN_50, P
 
 
 def pretraining(arch: str, scale: float = 1.0) -> Schedule:
-    """What makes the pretrained net of `arch`; its epochs times `scale`, rounded up. KeyError where none does."""
+    """What makes the pretrained net of `arch`; its epochs times `scale`, rounded up, at most half of them warming up.
+
+    KeyError where none does.
+    """
     schedule = PRETRAINING[arch]
-    return replace(schedule, stages=tuple(replace(s, epochs=times(s.epochs, scale)) for s in schedule.stages))
+    stages = tuple(replace(stage, epochs=times(stage.epochs, scale)) for stage in schedule.stages)
+    warmup = min(schedule.lr_policy.warmup_epochs, stages[0].epochs / 2)
+    return replace(schedule, stages=stages, lr_policy=replace(schedule.lr_policy, warmup_epochs=warmup))
 
 
 def quarter(schedule: Schedule, nets: dict[str, str], scale: float = 1.0) -> Schedule:

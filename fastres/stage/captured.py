@@ -85,7 +85,7 @@ class CapturedStep(EagerStep):
         """Where `auto` chooses, views are Triton's and nothing takes their place: torch's cannot be recorded."""
         if plan.settings.impl == "auto":
             plan = replace(plan, settings=replace(plan.settings, impl="triton"))
-        return plan
+        return super().seen(plan)
 
     def _step(self, plan: views.TrainPlan) -> None:
         """What is recorded: everything between the batch's ids and the updated weights."""

@@ -1,4 +1,4 @@
-"""Steps whose network runs in the fused forms for CUDA GPUs: cuDNN's convolutions and Triton's norms (model/fold.py).
+"""Steps whose network runs in the fused forms for CUDA GPUs: cuDNN's convolutions and Triton's norms (model/units.py).
 
 Nobody has run or measured them on a GPU yet, so no run takes them unasked but one whose own trial found them faster
 (choosing/choose.py); --set step=fused, or captured-fused, asks for them.

@@ -5,9 +5,6 @@ cuDNN pads by itself where it finds that better, so nobody knows whether this ga
 on a GPU, in the kind that is the fastest there (choosing/choose.py).
 """
 
-from dataclasses import replace
-
-from fastres import views
 from fastres.stage.captured import CapturedStep
 from fastres.stage.fused import CapturedFusedStep, FusedStep
 from fastres.stage.step import EagerStep
@@ -15,24 +12,25 @@ from fastres.stage.step import EagerStep
 CHANNELS = 4
 
 
-class _Padded:
-    """Mixed in before a kind of step. The units of the network pad their weights (model/units.py)."""
-
-    def seen(self, plan: views.TrainPlan) -> views.TrainPlan:
-        return replace(super().seen(plan), channels=CHANNELS)
-
-
-class PaddedStep(_Padded, EagerStep):
+class PaddedStep(EagerStep):
     """EagerStep of padded images."""
 
+    channels = CHANNELS
 
-class CapturedPaddedStep(_Padded, CapturedStep):
+
+class CapturedPaddedStep(CapturedStep):
     """CapturedStep of padded images."""
 
-
-class FusedPaddedStep(_Padded, FusedStep):
-    """FusedStep of padded images; where the first layer is frozen, it is torch's."""
+    channels = CHANNELS
 
 
-class CapturedFusedPaddedStep(_Padded, CapturedFusedStep):
-    """CapturedFusedStep of padded images; where the first layer is frozen, it is torch's."""
+class FusedPaddedStep(FusedStep):
+    """FusedStep of padded images."""
+
+    channels = CHANNELS
+
+
+class CapturedFusedPaddedStep(CapturedFusedStep):
+    """CapturedFusedStep of padded images."""
+
+    channels = CHANNELS

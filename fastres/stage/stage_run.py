@@ -8,7 +8,7 @@ from torchvision.models.resnet import ResNet
 from fastres import views
 from fastres.model.freeze import training_mode
 from fastres.stage.average import weight_average
-from fastres.stage.choosing.choose import Choice, choose
+from fastres.stage.choosing.choose import choose, taken_up
 from fastres.stage.learning_rate import learning_rate
 from fastres.stage.setting import SURGERY_EPOCH, Setting
 from fastres.stage.shared_step import shared
@@ -34,7 +34,7 @@ class StageRun:
         steps = self.steps_per_epoch * self.row.epochs
         begun_as = (state or {}).get("kind")
         plan = self.plan(SURGERY_EPOCH - 1)
-        self.choice = Choice(begun_as) if begun_as else choose(setting, network, self.row, plan, steps)
+        self.choice = taken_up(setting, plan, begun_as) if begun_as else choose(setting, network, self.row, plan, steps)
         made_by = step_kind(self.choice.kind)
         if world.size > 1:
             made_by = shared(made_by, world, setting.sync_bn)

@@ -1,6 +1,7 @@
 """One optimiser step. A step object is chosen before the loop and holds everything the loop need not know."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch.nn import functional
@@ -26,6 +27,7 @@ class EagerStep:
     """
 
     forms: Forms = CPU_FUSED
+    channels = 3  # of the images it sees
 
     def __init__(
         self,
@@ -52,7 +54,7 @@ class EagerStep:
         self._shares: dict[int, torch.Tensor] = {}
 
     def _form(self, network: ResNet) -> Callable[[torch.Tensor], torch.Tensor]:
-        return StageNetwork(network, self.precision.dtype, forms=self.forms)
+        return StageNetwork(network, self.precision.dtype, forms=self.forms, channels=self.channels)
 
     def __call__(self, batch: Batch, plan: views.TrainPlan, lr: float) -> None:
         """One update from `batch` at rate `lr`."""
@@ -75,7 +77,7 @@ class EagerStep:
 
     def seen(self, plan: views.TrainPlan) -> views.TrainPlan:
         """The views that this kind of step sees."""
-        return plan
+        return replace(plan, channels=self.channels)
 
     def _update(self, x: torch.Tensor, labels: torch.Tensor) -> None:
         """Forward, loss, backward, update; adds to the running loss on the device."""

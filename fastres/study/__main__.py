@@ -94,9 +94,11 @@ def main(argv: list[str] | None = None) -> int:
         raise UsageError("--figures and --check: one of them at a time")
     if not 1 <= args.seeds <= MOST:
         raise UsageError(f"--seeds {args.seeds}: expected 1 to {MOST:,}")
-    if args.scale is not None and not (0 < args.scale <= MOST and (args.small_world or args.quarter)):
+    scales = (args.small_world or args.quarter) and not (args.figures or args.check)
+    if args.scale is not None and not (0 < args.scale <= MOST and scales):
         raise UsageError(
-            f"--scale {args.scale:g}: expected more than 0, at most {MOST:,}, and with --small-world or --quarter alone"
+            f"--scale {args.scale:g}: expected more than 0, at most {MOST:,}, and with --small-world or --quarter, "
+            "where runs are trained"
         )
     if args.jobs is not None and not 1 <= args.jobs <= MOST:
         raise UsageError(f"--jobs {args.jobs}: expected 1 to {MOST:,}")

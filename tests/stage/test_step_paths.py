@@ -14,7 +14,7 @@ from fastres.model.fold import compiled
 from fastres.model.freeze import batch_norms, recalibrate
 from fastres.model.network import Architecture, build
 from fastres.schedules.types import Optimizer, Schedule, Stage, ViewSettings
-from fastres.stage.stage_step import stage_step
+from fastres.stage.stage_step import STEPS, stage_step
 from fastres.views.geometry import Geometry
 
 STAGES = {
@@ -85,9 +85,22 @@ def test_eager_is_the_plain_way(stage, rule):
 @pytest.mark.parametrize(
     ("stage", "rule"), [("fc", "frozen"), ("fc", "batch"), ("conv1", "frozen"), ("full", "frozen")]
 )
-def test_padded_is_the_plain_way(stage, rule):
+def test_padded_is_the_plain_way(stage, rule, monkeypatch):
     """Images of four channels into the first layer as folded, plain and functional."""
+    seen, apply = [], views.apply
+    monkeypatch.setattr(
+        views, "apply", lambda *given, **named: seen.append(given[3].channels) or apply(*given, **named)
+    )
     assert_the_plain_way("padded", replace(STAGES[stage], bn=rule))
+    assert seen == [3] * 10 + [4] * 10
+
+
+def test_every_padded_kind_sees_four_channels():
+    plan = views.TrainPlan(geometry=Geometry(16, 1), settings=ViewSettings(), seed=0, stage=0, epoch=1)
+    for name, kind in STEPS.items():
+        seen = kind.seen(kind.__new__(kind), plan)
+        assert seen.channels == (4 if name.endswith("padded") else 3)
+        assert seen.settings.impl == ("triton" if "captured" in name else "auto")
 
 
 def test_eager_is_the_plain_way_without_onednns_operators(monkeypatch):

@@ -76,7 +76,9 @@ def test_every_counterpart_is_the_papers_own_epochs_and_rates():
 def test_a_scale_multiplies_the_epochs_of_every_stage(scale, epochs):
     paper = quarter_module.quarter(SCHEDULES["paper"], {"resnet18": "net18"}, scale)
     assert [stage.epochs for stage in paper.stages] == epochs
-    assert quarter_module.pretraining("resnet18", scale).epochs == max(1, 20 * scale)
+    pretraining = quarter_module.pretraining("resnet18", scale)
+    assert pretraining.epochs == max(1, 20 * scale)
+    assert pretraining.lr_policy.warmup_epochs == (0.5 if scale == 0.001 else 1.0), "the rate also falls"
 
 
 @pytest.mark.slow
@@ -92,6 +94,7 @@ def test_one_command_packs_pretrains_trains_and_reports(source, tmp_path, brief,
     # this tree is not Tiny ImageNet, whose part the study would name
     assert result["kind"] == "other" and result["tables"]["systems"]["rows"][0][0] == "naive-fc-quarter"
     assert any(note.startswith("the pretrained resnet18 (`quarter-pretrain`) errs on") for note in result["notes"])
+    assert "not all systems have the paper's epochs: naive-fc 1 of 9" in result["notes"]
     metadata = read_metadata(out / "runs" / "naive-fc-quarter-s0" / "final.safetensors")
     assert metadata["data"] == "tiny-imagenet-200, 3 of its 6 classes, 16 pixels"
     assert (out / "report.html").is_file()
@@ -102,6 +105,9 @@ def test_one_command_packs_pretrains_trains_and_reports(source, tmp_path, brief,
     capsys.readouterr()
     assert study(source, out, "--scale", 3) == 2 and len(brief.calls) == calls
     assert "holds a net pretrained for 1 epochs, expected the 3 of this --scale" in capsys.readouterr().err
+    assert study(source, out, "--scale", 3, "--dry-run") == 2
+    (out / "nets" / "resnet18" / "config.json").write_text("{}")
+    assert study(source, out) == 3 and "holds what no run writes" in capsys.readouterr().err
 
 
 @pytest.mark.slow

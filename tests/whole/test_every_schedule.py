@@ -97,7 +97,7 @@ def test_every_schedule_fits_tiny_imagenet(name):
     """Walked through on shapes: 200 classes, 64 pixels; layer4 ends in 7 x 7, whatever the stem."""
     schedule = SCHEDULES[name]
     if schedule in PLAIN:
-        with pytest.raises(UsageError, match="torchvision has none for plain18, expected a resnet"):
+        with pytest.raises(UsageError, match="nobody publishes a plain18, expected a resnet's name"):
             rehearse(schedule, 200, 64)
     elif schedule.weights is None or schedule.weights.startswith("IMAGENET1K"):
         assert all(found.classes == 200 for found in rehearse(schedule, 200, 64, wnids=IMAGENET[:200]))

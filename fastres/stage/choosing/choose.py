@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
 
@@ -51,8 +52,7 @@ def tried(
     """The choice between eager and `kinds`, by the trials kept beside the data and those that are worth making now."""
     file = setting.packed / remembered.PLACE
     batch = First(setting)
-    if views.chosen(plan, setting.precision.device) == "triton":
-        tune_views(setting, batch, plan)
+    ready_views(setting, batch, plan, "eager")
     name = remembered.key(network, stage, setting.schedule, plan.geometry, setting.precision)
     known = remembered.recall(file, name)
     padded = [PADDED[kind] for kind in ("eager", *kinds) if kind in PADDED]
@@ -73,6 +73,7 @@ def tried(
     for kind in kinds:
         attempt(kind)
     if (fastest := decide(trials, steps)) in PADDED:
+        ready_views(setting, batch, plan, PADDED[fastest])
         attempt(PADDED[fastest])
     measured = len(trials) > before
     if measured:
@@ -94,6 +95,19 @@ def _passes(check: Callable[[], None]) -> bool:
     except (MachineError, UsageError):
         return False
     return True
+
+
+def taken_up(setting: Setting, plan: views.TrainPlan, kind: str) -> Choice:
+    """The kind that a resumed stage began as, its views as ready as they were then."""
+    if setting.schedule.step == "auto" and setting.precision.device.type == "cuda" and setting.world.size == 1:
+        ready_views(setting, First(setting), plan, kind)
+    return Choice(kind)
+
+
+def ready_views(setting: Setting, batch: Callable[[], Batch], plan: views.TrainPlan, kind: str) -> None:
+    """Triton's views in their fastest blocks, in the number of channels that `kind` sees."""
+    if views.chosen(plan, setting.precision.device) == "triton":
+        tune_views(setting, batch, replace(plan, channels=step_kind(kind).channels))
 
 
 def tune_views(setting: Setting, batch: Callable[[], Batch], plan: views.TrainPlan) -> None:

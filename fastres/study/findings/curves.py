@@ -65,7 +65,7 @@ def draw_curves(figure: CurveFigure, systems: dict[str, list[Trained]], path: Pa
     canvas, (left, right) = text_figure(13.0, 5.2, columns=2, widths=(3, 2))
     size, unit = unit_for(max(run.spent()[-1] for runs in there.values() for run in runs if run.flop))
     borders = {}
-    for colour, (name, runs) in zip(COLOURS, there.items(), strict=False):
+    for colour, (name, runs) in zip(COLOURS[: len(there)], there.items(), strict=True):
         longest = max(runs, key=lambda run: len(run.epochs))
         errors = _errors(runs, len(longest.epochs))
         at = [record["epoch_total"] for record in longest.epochs]

@@ -3,6 +3,7 @@
 from itertools import pairwise
 from pathlib import Path
 
+from fastres.schedules import SCHEDULES
 from fastres.schedules.types import Plateau
 from fastres.study.findings.runs import QUARTER, REAL, Trained
 
@@ -55,6 +56,18 @@ def notes_on_rates(runs: list[Trained]) -> list[str]:
         f"{rule} {len(lowered)} of the {len(ruled)} runs that have it: {where}; the others kept every stage's "
         "first rate"
     ]
+
+
+def notes_on_epochs(runs: list[Trained]) -> list[str]:
+    """Which systems of the quarter size were trained for other epochs than their schedules have."""
+    other = {}
+    for run in runs:
+        name = run.schedule["name"].removesuffix(QUARTER)
+        if name != run.schedule["name"] and name in SCHEDULES:
+            wanted, had = SCHEDULES[name].epochs, sum(stage["epochs"] for stage in run.schedule["stages"])
+            if had != wanted:
+                other[name] = f"{name} {had} of {wanted}"
+    return [f"not all systems have the paper's epochs: {', '.join(other.values())}"] if other else []
 
 
 def notes_on_nets(systems: dict[str, list[Trained]]) -> list[str]:

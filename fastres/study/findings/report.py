@@ -13,7 +13,7 @@ from fastres.study.findings.claims import Verdict, judge
 from fastres.study.findings.crops import Answers, draw_answers, kinds_table
 from fastres.study.findings.curves import FIGURES, CurveFigure, draw_curves
 from fastres.study.findings.filters import draw_filters
-from fastres.study.findings.notes import ONE_SEED, kind_of, label_of, notes_on_nets, notes_on_rates
+from fastres.study.findings.notes import ONE_SEED, kind_of, label_of, notes_on_epochs, notes_on_nets, notes_on_rates
 from fastres.study.findings.page import Section, file_of, page
 from fastres.study.findings.runs import Trained, by_system
 from fastres.study.findings.tables import Table
@@ -59,7 +59,7 @@ def gather(runs: list[Trained], out: Path, answer: Callable[[dict], Answers | No
     systems = by_system(runs)
     answers = answer(systems)
     kind = kind_of(runs)
-    notes = [*notes, *notes_on_rates(runs), *notes_on_nets(systems)]
+    notes = [*notes, *notes_on_epochs(runs), *notes_on_rates(runs), *notes_on_nets(systems)]
     if kind == own.KIND:
         found, verdicts = own.make_tables(systems, answers, notes), []
         pictures = own.draw(systems, answers, out)

@@ -160,9 +160,14 @@ def _completed(run: Trained, like: Trained | None) -> Trained:
     return replace(run, flop=tuple(stage_flop(run.schedule, run.classes, run.side)))
 
 
+def system_of(name: str) -> str:
+    """The paper's or our system that a schedule of the small world or the quarter size is the counterpart of."""
+    return name.removesuffix(SMALL).removesuffix(QUARTER)
+
+
 def _named(run: Trained) -> Trained:
     """On one's own data a system goes by its schedule's name; elsewhere by that of the paper's that it stands for."""
-    name = run.name.removesuffix(SMALL).removesuffix(QUARTER)
+    name = system_of(run.name)
     return run if run.own else replace(run, name=ALIASES.get(name, name))
 
 

@@ -24,7 +24,7 @@ from fastres.machine.device import choose_device, choose_precision
 from fastres.machine.errors import UsageError
 from fastres.machine.files import write_atomic
 from fastres.schedules.types import Schedule
-from fastres.study.findings.runs import SMALL, Trained
+from fastres.study.findings.runs import Trained, system_of
 from fastres.study.jobs import Job
 from fastres.study.search.results import best_of
 from fastres.study.search.space import Choice
@@ -88,7 +88,7 @@ class Rates:
         for name, best in found.items():
             if best:
                 chosen = searched.setdefault(tuple(best["config"]["factors"]), {})
-                chosen.setdefault(best["factor"], []).append(name.removesuffix(SMALL))
+                chosen.setdefault(best["factor"], []).append(system_of(name))
         return [_said(tried, chosen, len(searched) == 1) for tried, chosen in searched.items()]
 
 

@@ -23,7 +23,7 @@ from fastres.study.search.trials import library
 from fastres.study.search.tune import Rates, circumstances
 from fastres.study.training import launch, world
 from fastres.study.training.estimate import as_text, estimate, from_nothing
-from fastres.study.training.pretrain import net_files, pack_halves, pretrain
+from fastres.study.training.pretrain import net_files, pack_halves, pretrain, refuse_other_epochs
 from fastres.study.training.task import Outcome
 from fastres.study.training.work import Work, do_all
 from fastres.study.training.world import fault_of
@@ -63,8 +63,10 @@ def train_all(args: argparse.Namespace) -> Done:
     jobs = _plan(systems, args, manifest, nets)
     at_a_time, threads = _shares(args)
     options = partial(made, data=data)
+    first = ground.to_pretrain(jobs).values()
+    for run in first:
+        refuse_other_epochs(args.out, run.schedule)
     if args.dry_run:
-        first = ground.to_pretrain(jobs).values()
         result = estimate(jobs, options, manifest, at_a_time, threads, searches=args.tune, first=list(first))
         return Done(estimate=result, text=as_text(result))
     for schedule in {(job.system, job.schedule.weights): job.schedule for job in jobs}.values():
@@ -75,8 +77,6 @@ def train_all(args: argparse.Namespace) -> Done:
     rates = Rates(args.out / "tune", circumstances(options(schedule=systems[0]))) if args.tune else Rates(None)
     outcomes = do_all(Work(jobs, options, rates), launch.Child, at_a_time, threads)
     notes += rates.note([schedule.name for schedule in systems])
-    if ground.scale != 1:
-        notes.append(f"all stages, the pretraining's too, have {ground.scale:g} times their epochs, rounded up")
     if at_a_time > 1:
         notes.append(
             f"{at_a_time} runs went side by side, {threads or 'all'} CPU thread{'s' * (threads != 1)} each: "

@@ -15,7 +15,7 @@ from fastres.study.training.launch import Start
 from fastres.study.training.task import last_words
 from fastres.study.training.world import fault_of, pack
 from fastres.track.log import read_log
-from fastres.track.run_config import read_object
+from fastres.track.run_config import as_written, read_object
 from fastres.train.options import Options
 from fastres.train.publishing import WEIGHTS
 
@@ -40,7 +40,7 @@ def pretrain(out: Path, schedule: Schedule, options: Callable[..., Options], sta
     """Train a net on the source half, or the rest of it; one sentence on how good it is there.
 
     `options`: makes a run; the source's packed folder, device and the like are in it already. A run's own fault where
-    it fails, Preempted after a signal: the same command goes on. UsageError for a net that other epochs made.
+    it fails, Preempted after a signal: the same command goes on.
     """
     arch, folder = schedule.arch, out / "nets" / schedule.arch
     run = options(schedule=schedule, run_dir=folder, wandb="off")
@@ -51,7 +51,6 @@ def pretrain(out: Path, schedule: Schedule, options: Callable[..., Options], sta
         write_schedule(file, schedule, f"The pretrained {arch} of the study in {out}.")
         output = out / "output" / f"{schedule.name}.txt"
         _follow(schedule, folder, start("fastres.train", run.command_line(file), output, None), output)
-    _refuse_other_epochs(folder, schedule)
     errors = _summary(folder)["errors"]["expsum"]
     return (
         f"the pretrained {arch} (`{schedule.name}`) errs on {errors['centre']['top1']:.1f} % of its own classes' "
@@ -65,10 +64,14 @@ def _summary(folder: Path) -> dict | None:
     return summary if summary.get("status") == "done" else None
 
 
-def _refuse_other_epochs(folder: Path, schedule: Schedule) -> None:
-    """A net that is done is taken as it is, whatever --scale says now."""
-    config = read_object(folder / "config.json", "train into another --out") or {}
-    made = sum(stage["epochs"] for stage in config["schedule"]["stages"])
+def refuse_other_epochs(out: Path, schedule: Schedule) -> None:
+    """UsageError for a net, done or begun, that was pretrained for other epochs than --scale says now."""
+    folder = out / "nets" / schedule.arch
+    config = read_object(folder / "config.json", "train into another --out")
+    if config is None:
+        return
+    with as_written(folder):
+        made = sum(stage["epochs"] for stage in config["schedule"]["stages"])
     if made != schedule.epochs:
         raise UsageError(
             f"{folder}: holds a net pretrained for {made} epochs, expected the {schedule.epochs} of this --scale; use "
