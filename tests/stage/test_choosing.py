@@ -219,8 +219,24 @@ def test_compiled_is_tried_for_real(setting, monkeypatch):
     kept = remembered.recall(
         setting.packed / remembered.PLACE, remembered.key(network, stage, setting.schedule, plan.geometry, CPU)
     )
-    assert set(kept) == {"eager", "compiled"} and kept["compiled"].cold_s > kept["eager"].cold_s
+    assert set(kept) - {"padded"} == {"eager", "compiled"} and kept["compiled"].cold_s > kept["eager"].cold_s
     assert choice.kind == min(kept, key=lambda k: kept[k].step_s)
+
+
+def test_the_views_that_a_kind_sees_are_tuned(setting, monkeypatch):
+    """Before it is tried, and when a stage that began as it is resumed."""
+    _, _, plan = network_and_plan(setting)
+    tuned = []
+    monkeypatch.setattr(choosing.views, "chosen", lambda *_: "triton")
+    monkeypatch.setattr(choosing, "tune_views", lambda setting, batch, plan: tuned.append(plan.channels))
+    choosing.ready_views(setting, choosing.First(setting), plan, "eager")
+    choosing.ready_views(setting, choosing.First(setting), plan, "captured-padded")
+    assert tuned == [3, 4]
+    gpu = replace(setting, precision=Precision("bf16", torch.device("cuda", 0)))
+    assert choosing.taken_up(gpu, plan, "padded") == Choice("padded") and tuned == [3, 4, 4]
+    named = replace(gpu, schedule=replace(gpu.schedule, step="padded"))
+    assert choosing.taken_up(named, plan, "padded") == Choice("padded") and tuned == [3, 4, 4]
+    assert choosing.taken_up(setting, plan, "eager") == Choice("eager") and tuned == [3, 4, 4]
 
 
 def test_the_views_blocks_are_tuned_once(setting, monkeypatch):
