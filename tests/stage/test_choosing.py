@@ -142,23 +142,6 @@ def test_the_fastest_kind_is_tried_with_padded_images(setting, monkeypatch, step
     assert [kind for kind in made[2:] if step_s.get(kind)] == made[2:3] * (step_s.get(made[2]) is not None)
 
 
-@pytest.mark.parametrize(
-    "text", ["", "[]", "{}", '{"k": 1}', '{"k": {"eager": [0, 1]}}', '{"k": {"eager": [NaN, 1]}}', "[" * 10**5,
-             '{"k": {"plain": [1, 1]}}', '{"k": {"eager": [true, 1]}}', '{"k": {"eager": {"step_s": 1}}}']
-)  # fmt: skip
-def test_what_is_no_trial_was_never_measured(tmp_path, text):
-    (tmp_path / "steps.json").write_text(text)
-    assert remembered.recall(tmp_path / "steps.json", "k") == {}
-    remembered.keep(tmp_path / "steps.json", "k", {"eager": EAGER, "captured": Trial(None, 1.0, "fault")})
-    assert remembered.recall(tmp_path / "steps.json", "k") == {"eager": EAGER}
-
-
-def test_a_folder_that_cannot_be_written_is_not_missed(tmp_path):
-    (tmp_path / "file").touch()
-    remembered.keep(tmp_path / "file" / ".compiled" / "steps.json", "k", {"eager": EAGER})
-    assert remembered.recall(tmp_path / "file" / ".compiled" / "steps.json", "k") == {}
-
-
 def test_who_decides(setting, monkeypatch):
     """A named kind is taken; a CPU, several processes and asking for the same bits are eager; a GPU tries."""
     monkeypatch.setattr(choosing, "tried", lambda *arguments: Choice("tried", " ".join(arguments[-1])))
