@@ -5,6 +5,7 @@ import subprocess
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -20,7 +21,6 @@ from fastres.schedules.types import Schedule, Stage
 from fastres.stage import step as step_module
 from fastres.stage.captured import CapturedStep
 from fastres.stage.stage_step import stage_step
-from fastres.stage.step import EagerStep
 from fastres.train import command as train_command
 from fastres.views import triton_views
 from fastres.views.geometry import Geometry
@@ -95,10 +95,14 @@ def test_where_auto_chose_triton_torch_makes_the_views_and_says_so_once(tmp_path
 
 def test_a_captured_step_never_takes_other_views(tmp_path, monkeypatch):
     """It cannot record torch's: the run ends with the sentence instead."""
-    asked = []
-    monkeypatch.setattr(EagerStep, "_examples", lambda self, batch, plan: asked.append(plan.settings.impl))
+    asked, batch = [], SimpleNamespace(ids=torch.arange(2), images=None, rows=None, labels=torch.zeros(2))
+    monkeypatch.setattr(
+        step_module.views, "apply", lambda images, rows, ids, plan, **_: asked.append(plan.settings.impl)
+    )
+    step = object.__new__(CapturedStep)
+    step._inputs, step._classes = {}, 4
     for impl in "auto", "torch":
-        CapturedStep._examples(object.__new__(CapturedStep), None, plan_of("train", Geometry(16, 1), impl=impl))
+        step._examples(batch, plan_of("train", Geometry(16, 1), impl=impl))
     assert asked == ["triton", "torch"]
 
 
