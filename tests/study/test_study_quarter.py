@@ -93,7 +93,8 @@ def test_one_command_packs_pretrains_trains_and_reports(source, tmp_path, brief,
     result = result_of(out)
     # this tree is not Tiny ImageNet, whose part the study would name
     assert result["kind"] == "other" and result["tables"]["systems"]["rows"][0][0] == "naive-fc-quarter"
-    assert any(note.startswith("the pretrained resnet18 (`quarter-pretrain`, 1 epochs) errs on") for note in result["notes"])
+    pretrained = "the pretrained resnet18 (`quarter-pretrain`, epochs: 1) errs on"
+    assert any(note.startswith(pretrained) for note in result["notes"])
     assert "not all systems have the paper's epochs: naive-fc 1 of 9" in result["notes"]
     metadata = read_metadata(out / "runs" / "naive-fc-quarter-s0" / "final.safetensors")
     assert metadata["data"] == "tiny-imagenet-200, 3 of its 6 classes, 16 pixels"

@@ -19,7 +19,7 @@ from fastres.study.findings.runs import Trained, by_system
 from fastres.study.findings.tables import Table
 from fastres.study.folder import claim_folder
 
-SHOW_IMAGES = ("figure 7", own.ANSWERS)  # pictures with validation images in them
+OF_DATA = ("figure 7", own.ANSWERS, "figure 2")  # pictures of validation images, or of weights that learned from data
 
 
 @dataclass(frozen=True)
@@ -205,9 +205,9 @@ def as_text(result: Result, page_path: Path) -> str:
 
 
 def copy_pictures(result: Result, folder: Path) -> None:
-    """The PNGs, into a record; those that show images only where the images are drawn: photos are their owners'."""
+    """The PNGs, into a record; those of images and of filters only where images are drawn: photos are their owners'."""
     for key, path in result.pictures.items():
-        if key not in SHOW_IMAGES or result.kind.endswith("world"):
+        if key not in OF_DATA or result.kind.endswith("world"):
             shutil.copy(path, folder / path.name)
 
 

@@ -53,7 +53,8 @@ def pretrain(out: Path, schedule: Schedule, options: Callable[..., Options], sta
         _follow(schedule, folder, start("fastres.train", run.command_line(file), output, None), output)
     errors = _summary(folder)["errors"]["expsum"]
     return (
-        f"the pretrained {arch} (`{schedule.name}`, {schedule.epochs} epochs) errs on {errors['centre']['top1']:.1f} % of its own classes' "
+        f"the pretrained {arch} (`{schedule.name}`, epochs: {schedule.epochs}) "
+        f"errs on {errors['centre']['top1']:.1f} % of its own classes' "
         f"validation images by the centre crop, on {errors['12-crop']['top1']:.1f} % by twelve"
     )
 
