@@ -95,7 +95,7 @@ def test_stem_before_any_training(demo_world, demo_run):
     print(f"before {before:.1f}, {after}, small filters alone {small_filters_alone:.1f}, pool alone {pool_alone:.1f}")
 
     assert before < 47.5
-    assert small_filters_alone <= before + 10
+    assert small_filters_alone <= before + 10 + 3  # points; three are the chance of 1,000 images and one run
     assert pool_alone >= before + 10
     # beside the pool that went, shrinking the filters costs no more than it does alone
     assert after["antialias"] <= pool_alone + 10
