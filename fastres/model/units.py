@@ -43,9 +43,7 @@ class Forms:
 
 PLAIN = Forms()  # torch's operators alone: for torch.compile, which picks its own
 CPU_FUSED = Forms(onednn=True, casts=True)  # the default; on a GPU its convolutions are torch's
-CUDA_FUSED = Forms(
-    cudnn=True, norm=True, casts=True
-)  # never run on a GPU yet, so only for steps that ask: stage/fused.py
+CUDA_FUSED = Forms(cudnn=True, norm=True, casts=True)  # never run on a GPU: for steps that ask, stage/fused.py
 
 
 class Plain(nn.Module):
