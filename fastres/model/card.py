@@ -33,11 +33,12 @@ class Card:
     def preprocessing(self) -> str:
         """One sentence for whoever has nothing but the file."""
         side, resized, crop = self.geometry.side, self.geometry.resized, self.geometry.crop
-        enlarge = f"enlarge it to {resized} by bicubic interpolation ({self.convention}), " if resized != side else ""
+        enlarge = f", enlarge it to {resized} by bicubic interpolation ({self.convention})" if resized != side else ""
+        window = f", cut out a {crop} x {crop} window (the centre one, or several whose scores are combined)"
         mean, std = NORMALISATION["mean"], NORMALISATION["std"]
         return (
-            f"RGB; bring the centre square to {side} x {side} pixels (area mean to shrink, bicubic to enlarge), "
-            f"{enlarge}cut out a {crop} x {crop} window (the centre one, or several whose scores are combined); "
+            f"RGB; bring the centre square to {side} x {side} pixels (area mean to shrink, bicubic to enlarge)"
+            f"{enlarge}{'' if self.geometry.whole else window}; "
             f"(pixel / 255 - mean) / std with mean {mean} and std {std}; float32 [batch, 3, {crop}, {crop}]"
         )
 
@@ -49,6 +50,7 @@ class Card:
             "upscale": self.geometry.upscale,
             "convention": self.convention,
             "normalisation": NORMALISATION,
+            **({"whole": True} if self.geometry.whole else {}),
         }
         return {**self.metadata, **facts}
 
@@ -84,7 +86,7 @@ def card_of(metadata: dict, architecture: Architecture, source: object, side: in
     facts = {name: metadata.get(name, value) for name, value in facts.items()}
     return Card(
         classes=classes,
-        geometry=Geometry(facts["side"], facts["upscale"]),
+        geometry=Geometry(facts["side"], facts["upscale"], metadata.get("whole", False)),
         convention=facts["convention"],
         metadata=metadata,
         assumed=tuple(assumed),

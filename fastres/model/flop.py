@@ -38,7 +38,8 @@ def stage_flop(schedule: dict, classes: int, side: int) -> list[int]:
         if any(operation.startswith("stem:") for operation in stage["surgery"]):
             stem = "3x3"
         architecture = Architecture(schedule["arch"], schedule["width"], classes, stem)
-        found.append(training_flop(architecture, tuple(stage["train"]), Geometry(side, stage["upscale"]).crop))
+        crop = Geometry(side, stage["upscale"], stage.get("whole", False)).crop
+        found.append(training_flop(architecture, tuple(stage["train"]), crop))
     return found
 
 

@@ -30,6 +30,7 @@ METADATA = {
         f"a whole number from 1 to {LARGEST // 8}",
         lambda value: type(value) is int and 1 <= value <= LARGEST // 8,
     ),
+    "whole": ("true or false", lambda value: isinstance(value, bool)),
     "convention": (" or ".join(CONVENTIONS), lambda value: value in CONVENTIONS),
     "class_digest": ("text", lambda value: isinstance(value, str)),
 }

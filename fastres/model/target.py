@@ -93,7 +93,8 @@ def _told_by_run(run: Path, file: Path, at_border: bool) -> dict:
     facts = {name: facts[name] for name in OF_THE_RUN if name in facts}
     try:
         schedule = json.loads((run / "config.json").read_bytes())["schedule"]
-        upscale = schedule["stages"][int(found[1]) - at_border]["upscale"]
-        return {"convention": schedule["views"]["convention"], **facts, "upscale": upscale}
+        row = schedule["stages"][int(found[1]) - at_border]
+        whole = {"whole": True} if row.get("whole") else {}
+        return {"convention": schedule["views"]["convention"], **facts, "upscale": row["upscale"], **whole}
     except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
         raise DataError(f"{run / 'config.json'}: does not say what {file.name} is ({error!r}); restore it") from error

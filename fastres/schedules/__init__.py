@@ -21,8 +21,10 @@ from fastres.schedules.beyond import (
     PI_RESIZE,
     PLAIN_NAIVE,
     PLAIN_STAGED,
+    PULL,
     PULLBACK,
     SURGICAL,
+    TEST_SIZE,
     TORCH7_RAW,
 )
 from fastres.schedules.paper import (
@@ -58,7 +60,9 @@ BEYOND = (
     PER_LAYER_LR,
     LAYER_DECAY,
     SURGICAL,
+    PULL,
     GRADUAL,
+    TEST_SIZE,
     KNOWN_CLASSES,
     MODERN,
 )

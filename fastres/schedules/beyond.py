@@ -60,6 +60,23 @@ LAYER_DECAY = _with_stages(
 # Fine-Tuning", ICLR 2023, on corrupted images): these images are enlarged, so blurred. `all-56` stays.
 SURGICAL = _with_stages("surgical", all=replace(_ALL, train=("conv1.*", "bn1.*", "layer1.*")))
 
+# What fine-tunes everything is drawn to where it began instead of to zero (L2-SP: Li, Grandvalet and Davoine, ICML
+# 2018). The rate is chosen, not searched.
+PULL = _with_stages("l2-sp", all=replace(_ALL, pull=0.01), all_56=replace(_ALL_56, pull=0.01))
+
+# The last epochs on the head and the norm before it, at the test's size instead of the crop's (FixRes: Touvron and
+# others, NeurIPS 2019, who so bring a ResNet-50 of 224-pixel crops to 79.8 %).
+TEST_SIZE = replace(
+    PAPER,
+    name="test-size",
+    stages=(
+        *PAPER.stages[:-1],
+        replace(_ALL_56, epochs=10),
+        Stage(name="fc-whole", epochs=3, train=("fc.*", "layer4.1.bn2.*"), upscale=1, lr=0.001, whole=True),
+    ),
+    expected={},
+)
+
 # "Staged freezing of layers while finetuning" (section 6): released from the head down, in the epochs of `all`.
 GRADUAL = replace(
     PAPER,

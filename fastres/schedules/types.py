@@ -114,6 +114,9 @@ class Stage:
     lr          learning rate of the stage, as its policy takes it; None: optimizer.lr
     lr_factors  per-layer rates: the first pattern that a parameter's name matches multiplies its rate; no match: 1;
                 a pattern that decides over nothing is an error. In --set: stages.1.lr_factors=conv1.*:0.1,layer1.*:0.5
+    pull        what learns, but for the head, is drawn to where the stage began instead of to zero, at this rate in
+                place of the weight decay (L2-SP, see stage/pull.py); 0: not
+    whole       views are whole images, 256 or 64 pixels, instead of crops of 7/8, to validate and test on as well
     """
 
     name: str
@@ -124,6 +127,8 @@ class Stage:
     bn: str = "frozen"
     lr: float | None = None
     lr_factors: dict[str, float] = field(default_factory=dict)
+    pull: float = 0.0
+    whole: bool = False
 
     def __post_init__(self) -> None:
         settle_types(self)
@@ -132,6 +137,7 @@ class Stage:
         check(len(self.train) > 0, f"train of stage {self.name}", self.train, "at least one pattern")
         check(self.bn in BN_RULES, f"bn of stage {self.name}", self.bn, "one of " + ", ".join(BN_RULES))
         check(self.lr is None or self.lr > 0, f"lr of stage {self.name}", self.lr, "more than 0")
+        check(self.pull >= 0, f"pull of stage {self.name}", self.pull, "0 or more")
         for pattern, factor in self.lr_factors.items():
             check(factor > 0, f"lr_factors of {pattern} in stage {self.name}", factor, "more than 0")
         for operation in self.surgery:

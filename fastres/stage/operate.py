@@ -32,7 +32,8 @@ def operate(network: ResNet, stage_index: int, setting: Setting) -> None:
             _operate_on_stem(network, operation.removeprefix("stem:"), generator, stage_index, before, setting)
     network.to(memory_format=torch.channels_last)
     if stage.bn == "recalibrated":
-        inputs = setting.inputs(stage_index, stage.upscale, RECALIBRATION_VIEWS, setting.precision.dtype)
+        dtype = setting.precision.dtype
+        inputs = setting.inputs(stage_index, stage.upscale, RECALIBRATION_VIEWS, dtype, stage.whole)
         recalibrate(network, inputs, setting.precision.autocast)
 
 

@@ -7,27 +7,31 @@ from torch import nn
 
 from fastres.machine.errors import MachineError, UsageError
 from fastres.schedules.types import Optimizer, Stage
+from fastres.stage.pull import HEAD
 
 
 def groups_of(network: nn.Module, stage: Stage) -> list[dict]:
     """What learns, in groups of one `factor`: a group's rate is the stage's times it. `network` is frozen already.
 
-    A parameter's factor is that of the first pattern of `stage.lr_factors` that its name matches, else 1. UsageError
-    for a pattern that decides over nothing.
+    A parameter's factor is that of the first pattern of `stage.lr_factors` that its name matches, else 1. In a
+    stage with a `pull` the trunk's groups are marked as pulled, and have no weight decay. UsageError for a pattern that
+    decides over nothing.
     """
-    groups: dict[float, list[nn.Parameter]] = {}
+    groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
     idle = set(stage.lr_factors)
     for name, parameter in network.named_parameters():
         if parameter.requires_grad:
             pattern = next((p for p in stage.lr_factors if fnmatchcase(name, p)), None)
             idle.discard(pattern)
-            groups.setdefault(stage.lr_factors[pattern] if pattern else 1.0, []).append(parameter)
+            factor, pulled = stage.lr_factors[pattern] if pattern else 1.0, stage.pull > 0 and not name.startswith(HEAD)
+            groups.setdefault((factor, pulled), []).append(parameter)
     if idle:
         raise UsageError(
             f"stage {stage.name}: lr_factors pattern {sorted(idle)[0]!r} decides over no learning parameter; the stage "
             f"trains {', '.join(stage.train)}, and the first pattern that matches counts"
         )
-    return [{"params": parameters, "factor": factor} for factor, parameters in groups.items()]
+    marks = {True: {"pulled": True, "weight_decay": 0.0}, False: {}}
+    return [{"params": mine, "factor": factor, **marks[pulled]} for (factor, pulled), mine in groups.items()]
 
 
 def optimizer_of(network: nn.Module, stage: Stage, settings: Optimizer, lr: float) -> torch.optim.Optimizer:

@@ -66,7 +66,7 @@ def rehearse(
         set_trainable(network, stage.train)
         groups_of(network, stage)
         if images is not None:
-            crop = Geometry(side, stage.upscale).crop
+            crop = Geometry(side, stage.upscale, stage.whole).crop
             check_batches(network, stage, schedule, crop, images, processes, sync_bn)
         found.append(describe(network.state_dict()))
     return found

@@ -39,11 +39,13 @@ class Setting:
     world: World
     sync_bn: bool = False
 
-    def inputs(self, stage: int, upscale: int, count: int, dtype: torch.dtype) -> Iterator[torch.Tensor]:
-        """The first `count` training views of the stage's surgery epoch, in batches, dtype [B, 3, H, H]: whole ones,
-        nothing erased or mixed, as the network will see when it is used."""
+    def inputs(
+        self, stage: int, upscale: int, count: int, dtype: torch.dtype, whole: bool = False
+    ) -> Iterator[torch.Tensor]:
+        """The first `count` training views of the stage's surgery epoch, in batches, dtype [B, 3, H, H]: nothing erased
+        or mixed, as the network will see when it is used; crops, or `whole` images."""
         plan = views.TrainPlan(
-            geometry=Geometry(self.manifest.side, upscale),
+            geometry=Geometry(self.manifest.side, upscale, whole),
             settings=self.schedule.views.unmixed(),
             seed=self.seed,
             stage=stage,

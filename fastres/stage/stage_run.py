@@ -29,7 +29,7 @@ class StageRun:
         schedule, world = setting.schedule, setting.world
         self.index, self.row = index, schedule.stages[index]
         self._setting, self._network = setting, network
-        self.geometry = Geometry(setting.manifest.side, self.row.upscale)
+        self.geometry = Geometry(setting.manifest.side, self.row.upscale, self.row.whole)
         self.steps_per_epoch = math.ceil(len(setting.train) / schedule.batch_size)
         steps = self.steps_per_epoch * self.row.epochs
         begun_as = (state or {}).get("kind")

@@ -13,6 +13,7 @@ from fastres.stage.captured import CapturedStep, check_capture
 from fastres.stage.fused import CapturedFusedStep, FusedStep, check_fused, is_fused
 from fastres.stage.optimizer import optimizer_of
 from fastres.stage.padded import CapturedFusedPaddedStep, CapturedPaddedStep, FusedPaddedStep, PaddedStep
+from fastres.stage.pull import pull_of
 from fastres.stage.step import CompiledStep, EagerStep, PlainStep
 
 STEPS = {
@@ -46,7 +47,8 @@ def stage_step(
     training_mode(network, stage)  # the step's form of the network depends on it
     optimizer = optimizer_of(network, stage, schedule.optimizer, first_rate(stage, schedule))
     loss = partial(functional.cross_entropy, label_smoothing=schedule.label_smoothing)
-    return (kind or step_kind(schedule.step))(network, optimizer, precision, loss)
+    pull = pull_of(optimizer, stage.pull)
+    return (kind or step_kind(schedule.step))(network, optimizer, precision, loss, pull)
 
 
 def first_rate(stage: Stage, schedule: Schedule) -> float:

@@ -13,6 +13,7 @@ from fastres.machine.device import Precision
 from fastres.model.fold import StageNetwork, compiled, compiling
 from fastres.model.units import CPU_FUSED, PLAIN, Forms
 from fastres.stage.guard import guarded_update
+from fastres.stage.pull import Pull
 from fastres.views.mixing import soft_labels
 
 # logits f32 [B, C], labels i64 [B] or probabilities f32 [B, C] -> mean over B, f32 []
@@ -35,12 +36,14 @@ class EagerStep:
         optimizer: torch.optim.Optimizer,
         precision: Precision,
         loss: Loss = functional.cross_entropy,
+        pull: Pull | None = None,
     ) -> None:
         """`network` is frozen as its stage says and in its training mode; it must not be changed afterwards.
 
-        Each group of `optimizer` has its `factor`, as optimizer.py makes them.
+        Each group of `optimizer` has its `factor`, as optimizer.py makes them. A `pull` adds to the gradients
+        and to no loss that the step tells.
         """
-        self.optimizer, self.precision, self.loss = optimizer, precision, loss
+        self.optimizer, self.precision, self.loss, self.pull = optimizer, precision, loss, pull
         self.forward = self._form(network)
         self.scaler = precision.scaler()
         self._guarded_update = guarded_update(optimizer, self.scaler)
@@ -91,6 +94,8 @@ class EagerStep:
         good = self._loss_sum.isfinite()
         self._good_steps += good
         self.scaler.scale(loss).backward()
+        if self.pull is not None:
+            self.pull.add_gradient(self.scaler)
         self._guarded_update(good)
 
     def _weigh(self, loss: torch.Tensor, size: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -119,6 +124,7 @@ class EagerStep:
             "loss_sum": self._loss_sum.item(),
             "images": self._images,
             "good_steps": self.good_steps(),
+            **({} if self.pull is None else {"pull": self.pull.state_dict()}),
         }
 
     def load_state_dict(self, state: dict) -> None:
@@ -127,6 +133,8 @@ class EagerStep:
         self._loss_sum.fill_(state["loss_sum"])
         self._images = state["images"]
         self._good_steps.fill_(state["good_steps"])
+        if self.pull is not None:
+            self.pull.load_state_dict(state["pull"])
 
 
 class PlainStep(EagerStep):

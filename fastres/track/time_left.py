@@ -91,7 +91,8 @@ def costs(stages: list[dict]) -> list[tuple[float, float]]:
     found, zoom = [], 1.0
     for stage in stages:
         zoom = 16.0 if any(operation.startswith(STEM) for operation in stage.get("surgery", ())) else zoom
-        forward, learns = zoom * stage.get("upscale", 1) ** 2, stage.get("train", ["*"])
+        whole = (8 / 7) ** 2 if stage.get("whole") else 1.0
+        forward, learns = zoom * stage.get("upscale", 1) ** 2 * whole, stage.get("train", ["*"])
         passes = 1 if all(pattern.startswith(HEAD) for pattern in learns) else 3 if "*" in learns else 2
         found.append((forward * passes, forward))
     return found

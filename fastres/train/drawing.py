@@ -55,7 +55,8 @@ def draw_mistakes(setting: Setting, run: RunDir, scores: torch.Tensor) -> list[s
 def _draw_views(setting: Setting, path: Path) -> Path:
     """Training views of a few images and the twelve test views of one, in the first stage's geometry."""
     schedule, train = setting.schedule, setting.train
-    settings, geometry = schedule.views, Geometry(setting.manifest.side, schedule.stages[0].upscale)
+    settings, first = schedule.views, schedule.stages[0]
+    geometry = Geometry(setting.manifest.side, first.upscale, first.whole)
     ids = torch.arange(min(TRAIN_VIEWS_SHOWN, len(train)), device=train.device)
     # spread over the classes, since images are packed class by class
     ids = ids * (len(train) // len(ids))

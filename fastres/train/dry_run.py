@@ -84,7 +84,7 @@ def _probe(
 ) -> dict:
     """Time a few steps of one stage on random images of the data's size, with fresh weights."""
     device, batch_size = precision.device, min(schedule.batch_size, manifest.count("train"))
-    geometry = Geometry(manifest.side, stage.upscale)
+    geometry = Geometry(manifest.side, stage.upscale, stage.whole)
     if device.type == "cpu":
         affordable = int(CPU_PROBE_FLOP / training_flop(architecture, stage.train, geometry.crop))
         batch_size = min(batch_size, max(LEAST_BATCH, affordable))

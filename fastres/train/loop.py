@@ -99,8 +99,8 @@ def judge(run: Run, stage: StageRun, meanwhile: Callable[[], object] = lambda: N
 
 def final_errors(run: Run, stop: StopRequest) -> tuple[dict, torch.Tensor]:
     """The error table of the twelve views, in the last stage's geometry, and the scores f32 [N, 12, C] behind it."""
-    setting = run.setting
-    geometry = Geometry(setting.manifest.side, setting.schedule.stages[-1].upscale)
+    setting, last = run.setting, run.setting.schedule.stages[-1]
+    geometry = Geometry(setting.manifest.side, last.upscale, last.whole)
     with run.clock("evaluation"):
         return evaluate(
             run.network,

@@ -16,6 +16,7 @@ from fastres.machine.strict_json import plain
 from fastres.model.card import NORMALISATION
 from fastres.model.metadata import digest_of
 from fastres.model.weights import save_weights
+from fastres.schedules.types import Stage
 from fastres.stage.setting import Setting
 from fastres.track.clock import Clock
 from fastres.track.error_table import PAPERS, every_combination
@@ -45,8 +46,7 @@ def publish(
     scores   f32 [N, 12, C], what the table was made from; None where it is {}
     clock    has the seconds of the evaluation and of checkpoints; `started` by time.perf_counter
     """
-    upscale = setting.schedule.stages[-1].upscale
-    metadata = {**metadata_of(setting, upscale), "digest": digest_of(network.state_dict())}
+    metadata = {**metadata_of(setting, setting.schedule.stages[-1]), "digest": digest_of(network.state_dict())}
     write_atomic(folder.path / WEIGHTS, save_weights(network, metadata))
     log = read_log(folder.path / "log.jsonl")
     drawn = [*draw(setting, folder, log), *draw_mistakes(setting, folder, scores)] if errors else []
@@ -63,7 +63,7 @@ def publish(
 
 def keep_stage_end(setting: Setting, folder: Path, network: ResNet, stage: int, images_seen: int) -> None:
     """The network at the end of a stage, for other runs to start from; a full disk is said and costs only that."""
-    metadata = {**metadata_of(setting, setting.schedule.stages[stage].upscale), "images_seen": images_seen}
+    metadata = {**metadata_of(setting, setting.schedule.stages[stage]), "images_seen": images_seen}
     try:
         save_stage_end(folder, stage, network, metadata)
     except MachineError as fault:
@@ -89,15 +89,16 @@ def mirror(summary: dict, setting: Setting, wandb: WandbMirror | NoWandb, folder
         wandb.artifact(folder / WEIGHTS, f"{setting.schedule.name}-s{setting.seed}", metadata)
 
 
-def metadata_of(setting: Setting, upscale: int) -> dict:
-    """What those who use weights need to know, kept beside their tensors in every file that holds any."""
+def metadata_of(setting: Setting, stage: Stage) -> dict:
+    """What those who use weights of `stage` need to know, kept beside their tensors in every file that holds any."""
     schedule, manifest = setting.schedule, setting.manifest
     facts = {
         "settings": schedule.to_dict(),
         "normalisation": NORMALISATION,
         "schedule": schedule.name,
         "seed": setting.seed,
-        "upscale": upscale,
+        "upscale": stage.upscale,
+        **({"whole": True} if stage.whole else {}),
         "convention": schedule.views.convention,
         "class_digest": manifest.class_digest,
         "classes": [[info.wnid, info.name] for info in manifest.classes],

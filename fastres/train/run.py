@@ -198,7 +198,7 @@ class Run:
     def _save(self, position: Position, stage: StageRun, error: float | None = None, at_border: bool = False) -> None:
         """A checkpoint; with the stage's optimiser where the stage goes on, without at its border."""
         judged = self.network if at_border else stage.average.network
-        metadata = metadata_of(self.setting, stage.row.upscale)
+        metadata = metadata_of(self.setting, stage.row)
         state: dict = {"network": judged.state_dict(), "images_seen": self.images_seen, "metadata": metadata}
         state |= whereabouts(self.folder, position, self.epochs)
         if not at_border:

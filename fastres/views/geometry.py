@@ -15,10 +15,12 @@ class Geometry:
 
     side     S, pixels a side of the packed images; a multiple of 8 so that 7/8 of it is a whole number
     upscale  u, how many times larger the image is made before cropping (4 before size adaptation, then 1)
+    whole    nothing is cropped away
     """
 
     side: int
     upscale: int
+    whole: bool = False
 
     def __post_init__(self) -> None:
         if self.side < 8 or self.side % 8:
@@ -33,8 +35,8 @@ class Geometry:
 
     @property
     def crop(self) -> int:
-        """Pixels a side of the network's input: 224, or 56 after size adaptation."""
-        return self.resized * 7 // 8
+        """Pixels a side of the network's input: 224, or 56 after size adaptation; whole 256, or 64."""
+        return self.resized if self.whole else self.resized * 7 // 8
 
     @property
     def room(self) -> int:

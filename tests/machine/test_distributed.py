@@ -117,6 +117,20 @@ def test_without_it_each_process_normalises_its_own_slice(worlds, alone, packed,
     assert abs(expected["loss"] - alone["own"][case]["loss"]) > 1e-4  # so the comparison could fail
 
 
+def test_mixed_views_and_a_pull_are_those_of_the_whole_batch(worlds, alone, packed):
+    """Pairs are not parted, labels are mixed alike, and the pull goes down once, however many processes there are."""
+    for world in worlds:
+        assert world["augmented"]["loss"] == pytest.approx(alone["augmented"]["loss"], rel=1e-5)
+        close(world["augmented"]["learned"], alone["augmented"]["learned"])
+    plain = sharing.trained(World(sharing.CPU.device), str(packed), ("*",), sharing.UNEVEN, sync_bn=True)
+    free = sharing.trained(
+        World(sharing.CPU.device), str(packed), ("*",), sharing.UNEVEN, sync_bn=True, settings=sharing.MIXED
+    )
+    assert abs(free["loss"] - plain["loss"]) > 1e-3  # so the comparison could fail
+    ends = [torch.tensor(end["learned"]) for end in (free, alone["augmented"])]
+    assert (ends[0] - ends[1]).norm() > 5e-4 * ends[0].norm()
+
+
 @pytest.mark.parametrize("part", ["head", "stem"])
 def test_stages_that_train_one_layer(worlds, alone, part):
     for world in worlds:

@@ -88,6 +88,12 @@ def test_mixed_views_cost_a_few_launches_and_no_wait(seen):
     assert plain["launches"] < found["launches"] <= plain["launches"] + 25
 
 
+def test_a_pull_costs_a_few_launches_and_no_wait(seen):
+    found, plain = seen["pulled"], seen["steps"]["all-56"]["eager bf16"]
+    assert found["syncs"] == [] and found["copies"] == []
+    assert found["launches"] == plain["launches"] + 3  # the difference, its sum, another group's update
+
+
 def test_a_step_in_fp16_waits_for_nothing(seen):
     """Its scaler decides on the device."""
     assert seen["fp16"]["syncs"] == [] and seen["fp16"]["copies"] == []
@@ -124,14 +130,15 @@ def test_a_step_holds_no_more_than_it_did(seen, stage):
     assert most / 2 < found <= most
 
 
-@pytest.mark.parametrize("stage", ["fc", "all"])
+@pytest.mark.parametrize("stage", ["fc", "all", "augmented"])
 def test_a_recorded_step_uploads_nothing_inside_the_window_and_is_replayed_without_a_wait(seen, stage):
     """The window would refuse a wait, and replay an upload from memory that is long another's."""
     found = seen["captured"][stage]
     for part in ("recording", "replay"):
         assert found[part]["syncs"] == [] and all(at != "window" for at, *_ in found[part]["copies"])
-    # rows, labels, ids; the rate; the key of chance, as an epoch has begun
-    assert found["replay_launches"] == {"copy_": 3, "fill_": 1, "memcpy": 1, "graph": 1}
+    # rows, labels, ids; the rate of each group, which a pull makes two; the key of chance, as an epoch has begun
+    rates = 2 if stage == "augmented" else 1
+    assert found["replay_launches"] == {"copy_": 3, "fill_": rates, "memcpy": 1, "graph": 1}
 
 
 @pytest.mark.parametrize("phase", WAITS)

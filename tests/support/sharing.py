@@ -28,6 +28,7 @@ from fastres.model.freeze import set_trainable, training_mode
 from fastres.model.network import Architecture, build
 from fastres.schedules.types import Optimizer, Stage, ViewSettings
 from fastres.stage.optimizer import sgd, start_momentum
+from fastres.stage.pull import Pull
 from fastres.stage.shared_step import shared
 from fastres.stage.step import EagerStep
 from fastres.train import command as train_command
@@ -38,6 +39,9 @@ CPU = Precision("fp32", torch.device("cpu"))
 RATE = 0.001
 # ids trained on in batches of 8: the last batch has 3 images (uneven slices) or 1 (empty ones)
 UNEVEN, EMPTY = 19, 9
+PAPERS = ViewSettings()
+MIXED = ViewSettings(mixup=0.4, cutmix=1.0, mixing=0.9)
+PULL = 400.0  # takes 0.4 of what a step of RATE moved back in the next
 
 
 def everything(packed: str) -> dict:
@@ -50,6 +54,7 @@ def everything(packed: str) -> dict:
             "sync": [trained(world, packed, ("*",), count, sync_bn=True) for count in (UNEVEN, EMPTY)],
             "own": [trained(world, packed, ("*",), count, sync_bn=False) for count in (UNEVEN, EMPTY)],
             "head": trained(world, packed, ("fc.*",), EMPTY, sync_bn=False),
+            "augmented": trained(world, packed, ("*",), UNEVEN, sync_bn=True, settings=MIXED, pull=PULL),
             "stem": trained(world, packed, ("conv1.*",), EMPTY, sync_bn=True),
             "fp16": overflowing(world, packed),
         }
@@ -59,9 +64,9 @@ def _data(packed: str) -> Resident:
     return Resident(Path(packed), load_manifest(Path(packed)), "train", CPU.device)
 
 
-def _plan(upscale: int = 1) -> views.TrainPlan:
+def _plan(upscale: int = 1, settings: ViewSettings = PAPERS) -> views.TrainPlan:
     return views.TrainPlan(
-        geometry=Geometry(16, upscale), settings=ViewSettings(), seed=0, stage=0, epoch=1, dtype=torch.float32
+        geometry=Geometry(16, upscale), settings=settings, seed=0, stage=0, epoch=1, dtype=torch.float32
     )
 
 
@@ -106,12 +111,23 @@ def _eager(world: World, sync_bn: bool) -> type:
     return shared(EagerStep, world, sync_bn) if world.size > 1 else EagerStep
 
 
-def trained(world: World, packed: str, patterns: tuple[str, ...], count: int, *, sync_bn: bool) -> dict:
+def trained(
+    world: World,
+    packed: str,
+    patterns: tuple[str, ...],
+    count: int,
+    *,
+    sync_bn: bool,
+    settings: ViewSettings = PAPERS,
+    pull: float = 0.0,
+) -> dict:
     """A few steps of all processes together: mean loss and what learned, with the first process's statistics."""
     network, learning, optimizer = _start(patterns)
-    step = _eager(world, sync_bn)(network, optimizer, CPU)
-    for batch in slices(_data(packed), np.arange(40)[:: 40 // count][:count], 8, world.rank, world.size):
-        step(batch, _plan(), RATE)
+    drawn = Pull(learning, pull) if pull else None
+    step, ids = _eager(world, sync_bn)(network, optimizer, CPU, functional.cross_entropy, drawn), np.arange(40)
+    ids = ids[:: 40 // count][:count]
+    for batch in slices(_data(packed), ids, 8, world.rank, world.size, settings.together):
+        step(batch, _plan(settings=settings), RATE)
     return {
         "loss": step.mean_loss(),
         "learned": flat(learning),

@@ -88,7 +88,8 @@ def _scores(run: Trained, split: Split, side: int, precision: Precision) -> torc
     metadata = read_metadata(weights)
     network = network_from(read_weights(weights), weights).to(split.device, memory_format=torch.channels_last)
     settings = ViewSettings(convention=metadata["convention"])
-    plan = views.twelve_views(Geometry(side, metadata["upscale"]), settings, precision.dtype)
+    geometry = Geometry(side, metadata["upscale"], metadata.get("whole", False))
+    plan = views.twelve_views(geometry, settings, precision.dtype)
     return score(network, split, plan, precision, label=f"{run.name}, twelve crops")
 
 

@@ -187,7 +187,7 @@ def stage_speeds(systems: dict[str, list[Trained]]) -> Table:
                         name,
                         stage["name"],
                         stage["epochs"],
-                        Geometry(own[0].side, stage["upscale"]).crop,
+                        Geometry(own[0].side, stage["upscale"], stage.get("whole", False)).crop,
                         own[0].flop[index] / 1e9,
                         spread_of([run.summary["stages"][index]["train_s"] for run in own]),
                         f"{spread_of([run.summary['stages'][index]['img_per_s'] for run in own]).mean:,.0f}",

@@ -81,7 +81,7 @@ def steps(count: Count, data: Resident, stage: Stage, kind: str, settings: ViewS
     return {**found, **count.noted()}
 
 
-def captured(count: Count, data: Resident, stage: Stage) -> dict:
+def captured(count: Count, data: Resident, stage: Stage, settings: ViewSettings = PAPER.views) -> dict:
     """What a recorded step does inside the window, and the replay after it on the host."""
 
     class Graph:
@@ -104,7 +104,7 @@ def captured(count: Count, data: Resident, stage: Stage) -> dict:
         mock.patch("torch.cuda.stream", lambda _: contextlib.nullcontext()),
         mock.patch("torch._subclasses.fake_tensor.FakeTensor.data_ptr", lambda _: 1, create=True),
     ):
-        step, plan, batches = prepared(data, stage, "captured", "bf16")
+        step, plan, batches = prepared(data, stage, "captured", "bf16", settings)
         assert type(step) is CapturedStep
         with count.phase("recording"):
             step(batches[0], plan, RATE)
@@ -165,10 +165,13 @@ def main(folder: Path) -> dict:
             found["steps"][stage.name] = {kind: steps(count, data, stage, kind) for kind in kinds}
         augmented = ViewSettings(**AUGMENTED["everything"])
         found["augmented"] = steps(count, data, PAPER.stages[3], "eager bf16", augmented)
+        found["pulled"] = steps(count, data, replace(PAPER.stages[3], pull=0.01), "eager bf16")
         found["fp16"] = steps(count, data, PAPER.stages[1], "eager fp16")
         for stage in PAPER.stages[:2]:
             count.reset()
             found["captured"][stage.name] = captured(count, data, stage)
+        count.reset()
+        found["captured"]["augmented"] = captured(count, data, replace(PAPER.stages[3], pull=0.01), augmented)
         found["controls"] = controls(count)
         found["looking"] = item_in_the_loss(count, data, PAPER.stages[0])
         count.reset()
