@@ -6,6 +6,7 @@ python -m fastres.evaluate runs/live/paper-s0 --split test --submission answers.
 python -m fastres.evaluate runs/live/paper-s0 --out mistakes    # each image's answer, confusions, the worst mistakes
 python -m fastres.evaluate runs/live/paper-s0 --gate            # what twelve crops for unsure images alone would cost
 python -m fastres.evaluate runs/live/paper-s0 --split test --submission answers.txt --gate 2.5
+python -m fastres.evaluate runs/live/paper-s0 --shifted         # on fifteen corruptions of the photos, too
 """
 
 import argparse
@@ -23,12 +24,13 @@ from fastres.data.engines import ENGINES, check_memory, open_split, packed_for
 from fastres.data.labels import read_names
 from fastres.data.manifest import FILE_NAME, Manifest, load_manifest
 from fastres.evaluate import combining
-from fastres.evaluate.answers import likeliest
 from fastres.evaluate.belonging import check_side, data_of, in_order_of
 from fastres.evaluate.gate import FIND, Gate, find_gate, gated_ranking, margin_or_find, views_per_image
 from fastres.evaluate.mistake_files import as_text, claim_mistakes, write_mistakes
 from fastres.evaluate.mistakes import find_mistakes
 from fastres.evaluate.scores import check_scores, score
+from fastres.evaluate.shifted import Shifted, judge_shifted
+from fastres.evaluate.submission import are_answers, write_submission
 from fastres.machine import strict_json
 from fastres.machine.arguments import place
 from fastres.machine.command import run_command
@@ -36,7 +38,6 @@ from fastres.machine.console import say
 from fastres.machine.device import CHOICES, choose_precision
 from fastres.machine.errors import UsageError
 from fastres.machine.facts import device_name
-from fastres.machine.files import write_atomic
 from fastres.machine.folders import refuse_onto
 from fastres.machine.kept_code import kept_beside
 from fastres.machine.processes.distributed import open_world
@@ -51,29 +52,6 @@ from fastres.model.weights import network_from
 from fastres.track.error_table import PAPERS, format_errors
 from fastres.track.mistakes import FOLDER
 from fastres.track.run_config import flatten
-
-
-def write_submission(path: Path, files: list[str], ranking: torch.Tensor, manifest: Manifest) -> None:
-    """`test_0.JPEG n01443537` lines in the order of the split: the image, the id of its likeliest class.
-
-    An image is named by its file name where all lie in one folder, else by its path below the folder that all lie in:
-    the split's, or the whole path where a CSV named images from here and there.
-    """
-    if len({file.rpartition("/")[0] for file in files}) == 1:
-        names = [file.rpartition("/")[2] for file in files]
-    elif len({file.partition("/")[0] for file in files}) == 1:
-        names = [file.partition("/")[2] for file in files]
-    else:
-        names = files
-    best = likeliest(ranking, 1)[1][:, 0].tolist()
-    lines = [f"{name} {manifest.classes[c].wnid}\n" for name, c in zip(names, best, strict=True)]
-    write_atomic(path, "".join(lines).encode())
-
-
-def _are_answers(content: bytes, manifest: Manifest) -> bool:
-    """Whether each line ends with one of the data's ids and has something before it."""
-    ends = tuple(f" {c.wnid}" for c in manifest.classes)
-    return all(line.endswith(ends) for line in content.decode(errors="replace").splitlines())
 
 
 def parser() -> argparse.ArgumentParser:
@@ -102,6 +80,7 @@ def parser() -> argparse.ArgumentParser:
         help="twelve views only where the centre crop's best score leads by less than MARGIN, the centre elsewhere; "
         "without a number: find the margin from a labelled split",
     )
+    p.add_argument("--shifted", action="store_true", help="judge each of fifteen corruptions of the images as well")
     p.add_argument("--engine", choices=tuple(ENGINES), help="default: the first that the data are packed for")
     p.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     p.add_argument("--precision", choices=CHOICES, default="auto")
@@ -126,6 +105,8 @@ def _as_a_run(args: argparse.Namespace) -> bool:
 
 def _check_labelled(args: argparse.Namespace, run: Path | None, labelled: bool, packed: Path) -> None:
     """UsageError where labels are asked for and the split has none, or a gate where all views are asked for."""
+    if args.shifted and args.gate not in (None, FIND):
+        raise UsageError("--gate MARGIN and --shifted: one of them at a time")
     if args.out and args.gate is not None and args.gate != FIND:
         raise UsageError("--gate MARGIN: does without most views, --out shows what each says; drop one of the two")
     if args.out and run is not None and args.out.resolve() == (run / FOLDER).resolve() and not _as_a_run(args):
@@ -133,7 +114,7 @@ def _check_labelled(args: argparse.Namespace, run: Path | None, labelled: bool, 
             f"--out {args.out}: is the run's own folder, of its own validation images and --combine expsum; expected "
             "another one"
         )
-    if args.split == "test" and not labelled and (args.out or args.gate == FIND or not args.submission):
+    if args.split == "test" and not labelled and (args.out or args.shifted or args.gate == FIND or not args.submission):
         raise UsageError(
             f"--split test: is unlabelled in {packed}, so it gives no error; expected --submission FILE alone, or test "
             "images in the classes' folders, packed again"
@@ -149,7 +130,7 @@ def run(args: argparse.Namespace, world: World) -> dict:
     manifest = load_manifest(packed)
     read = [*read_with(model), packed / FILE_NAME, *(packed / name for name in manifest.files)]
     read += [args.classes] if args.classes else []
-    refuse_onto("--submission", args.submission, read, lambda content: _are_answers(content, manifest))
+    refuse_onto("--submission", args.submission, read, lambda content: are_answers(content, manifest))
     card = card_of(metadata, architecture, model.source, side=manifest.side)
     check_side(card.geometry.side, manifest, packed, model.source)
     state = in_order_of(model.state, metadata, manifest, model.source)
@@ -160,7 +141,7 @@ def run(args: argparse.Namespace, world: World) -> dict:
     _check_labelled(args, model.run, labelled, packed)
     precision = choose_precision(args.precision, world.device)
     engine = args.engine or next(iter(packed_for(manifest, args.split)), "resident")
-    facts = {name: getattr(args, name) for name in ("split", "combine", "submission", "out", "gate")}
+    facts = {name: getattr(args, name) for name in ("split", "combine", "submission", "out", "gate", "shifted")}
     facts |= {"engine": engine, "precision": precision.name, "device": world.device.type, "versions": of_code()}
     facts |= {"geometry": asdict(card.geometry), "views": asdict(card.settings)}
     network = network_from(state, model.source)
@@ -182,6 +163,9 @@ def run(args: argparse.Namespace, world: World) -> dict:
             ranking = combining.combine(scores, args.combine)
         else:
             ranking, gated = gated_ranking(network, data, plan, precision, args.gate, args.combine, world)
+        shifted = None
+        if args.shifted:
+            shifted = judge_shifted(network, data, card.geometry, card.settings, precision, world, model.source)
     check_scores(ranking[:, None] if scores is None else scores, model.source, precision)
 
     def use() -> dict:
@@ -197,6 +181,8 @@ def run(args: argparse.Namespace, world: World) -> dict:
                 result["errors"] = {args.combine: {"gated": combining.top_errors(ranking, data.labels.cpu())}}
         elif labelled:
             result |= _judged(args, scores.to(data.device), data, manifest, files)
+        if shifted is not None:
+            result["shifted"] = shifted.plain()
         return result
 
     return world.from_first(use)
@@ -224,6 +210,8 @@ def show(result: dict, args: argparse.Namespace) -> None:
         crops = format_errors(result["errors"], args.combine, result["count"], split=args.split)
         tables = [crops, as_text(result["mistakes"])] if "mistakes" in result else [crops]
         print("\n\n".join(reversed(tables) if result["own_data"] else tables))
+    if args.shifted:
+        print(f"\n{Shifted.of(result['shifted']).as_text(result['count'])}")
     if args.gate == FIND:
         print(f"\n{Gate(**result['gate']).as_text()}")
     elif args.gate is not None:

@@ -27,6 +27,7 @@ from fastres.study.findings.claims import judge
 from fastres.study.findings.crops import answers
 from fastres.study.findings.record import record
 from fastres.study.findings.runs import read_runs
+from fastres.study.findings.shift import shifts
 from fastres.study.search.tune import rates_of
 from fastres.study.training.prepare import train_all
 
@@ -80,6 +81,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--figures", nargs="+", type=place, metavar="RUN", help="redraw from run folders, train nothing")
     p.add_argument("--check", nargs="+", type=place, metavar="RUN", help="compare runs on Tiny ImageNet with the paper")
     p.add_argument("--dry-run", action="store_true", help="what would be trained, and how long it takes here")
+    p.add_argument("--shifted", action="store_true", help="judge every network on corrupted photos, too")
     p.add_argument("--record", type=place, metavar="DIR", help="write a dated folder with figures and pictures here")
     p.add_argument("--json", action="store_true", help="print the result as one JSON object")
     return p
@@ -90,6 +92,8 @@ MOST = 1000  # seeds, runs at a time, times the epochs: more is a slip of the ke
 
 def main(argv: list[str] | None = None) -> int:
     args = parser().parse_args(argv)
+    if args.shifted and (args.check or args.dry_run):
+        raise UsageError("--shifted: is for the report, which --check and --dry-run do without; drop one of them")
     if args.figures and args.check:
         raise UsageError("--figures and --check: one of them at a time")
     if not 1 <= args.seeds <= MOST:
@@ -158,7 +162,10 @@ def print_study(args: argparse.Namespace, command: str) -> int:
             notes.append(f"{what} is not drawn, and crop methods are not compared image by image: {error}")
             return None
 
-    result = report.gather(runs, args.out, answer, notes)
+    def shift(systems):
+        return shifts(systems, args.data, args.device, args.precision) if args.shifted else None
+
+    result = report.gather(runs, args.out, answer, notes, shift)
     page = report.write(result, args.out, command)
     show_kept(strict_json.dumps(result.plain()) if args.json else report.as_text(result, page), args.out)
     if args.record:

@@ -10,7 +10,7 @@ import torch
 
 from fastres.data.manifest import load_manifest
 from fastres.evaluate import __main__ as evaluate
-from fastres.evaluate.__main__ import write_submission
+from fastres.evaluate.submission import write_submission
 from fastres.machine.command import run_command
 from fastres.model.network import Architecture, build
 from fastres.model.weights import save_weights

@@ -8,22 +8,15 @@ import torch
 
 from fastres import views
 from fastres.data.batch import Split
-from fastres.data.engines import open_split, packed_for
-from fastres.data.manifest import load_manifest
 from fastres.evaluate import combining
 from fastres.evaluate.answers import words_of
 from fastres.evaluate.scores import score
-from fastres.machine.device import Precision, choose_device, choose_precision
-from fastres.machine.errors import DataError
-from fastres.model.metadata import read_metadata
-from fastres.model.reading import read_weights
-from fastres.model.weights import network_from
-from fastres.schedules.types import ViewSettings
+from fastres.machine.device import Precision, choose_precision
 from fastres.study.findings.measures import ranked
+from fastres.study.findings.networks import loaded, opened, scorable
 from fastres.study.findings.runs import Trained
 from fastres.study.findings.tables import TABLE_1_SYSTEM, Table
 from fastres.track.answer_pictures import Panel, answer_lines, answer_sheet
-from fastres.views.geometry import Geometry
 
 SHOWN = 8
 
@@ -56,16 +49,12 @@ def answers(systems: dict[str, list[Trained]], data: Path | None, device: str, p
     """
     own = any(run.own for runs in systems.values() for run in runs)
     names = ranked(systems) if own else (TABLE_1_SYSTEM, "paper")
-    runs = next((done for name in names if (done := _scorable(systems.get(name, [])))), None)
+    runs = next((done for name in names if (done := scorable(systems.get(name, [])))), None)
     if runs is None:
         return None
-    packed = data or Path(runs[0].summary["data"])
-    manifest, on = load_manifest(packed), choose_device(device)
-    if manifest.content_digest != runs[0].content_digest:
-        raise DataError(f"{packed}: is not the data set {runs[0].folder} was trained on; pass that one with --data")
-    split = open_split(next(iter(packed_for(manifest, "val"))), packed, manifest, "val", on)
+    split, manifest = opened(runs, data, device)
     labels = split.labels.cpu()
-    scores = [_scores(run, split, manifest.side, choose_precision(precision, on)) for run in runs]
+    scores = [_scores(run, split, manifest.side, choose_precision(precision, split.device)) for run in runs]
     picked = [combining.combine(scores[0][:, of], "expsum").argmax(1) for of in combining.METHODS.values()]
     classes = torch.stack(picked).numpy()
     chosen = susceptible(classes, labels.numpy())[:SHOWN]
@@ -73,22 +62,14 @@ def answers(systems: dict[str, list[Trained]], data: Path | None, device: str, p
     for one in scores:
         for name, errs in _wrong(one, labels).items():
             wrong[name] = wrong.get(name, 0.0) + errs / len(scores)
-    images = split.pixels(torch.tensor(chosen, dtype=torch.long, device=on)).cpu().numpy()
+    images = split.pixels(torch.tensor(chosen, dtype=torch.long, device=split.device)).cpu().numpy()
     names = tuple(words_of([(info.wnid, info.name) for info in manifest.classes]))
     return Answers(runs[0].name, classes, labels.numpy(), names, chosen, images, wrong)
 
 
-def _scorable(runs: list[Trained]) -> list[Trained]:
-    return [run for run in runs if run.status == "done" and (run.folder / "final.safetensors").exists()]
-
-
 def _scores(run: Trained, split: Split, side: int, precision: Precision) -> torch.Tensor:
     """Scores of the twelve views, f32 [N, 12, C]."""
-    weights = run.folder / "final.safetensors"
-    metadata = read_metadata(weights)
-    network = network_from(read_weights(weights), weights).to(split.device, memory_format=torch.channels_last)
-    settings = ViewSettings(convention=metadata["convention"])
-    geometry = Geometry(side, metadata["upscale"], metadata.get("whole", False))
+    network, geometry, settings = loaded(run, split, side)
     plan = views.twelve_views(geometry, settings, precision.dtype)
     return score(network, split, plan, precision, label=f"{run.name}, twelve crops")
 

@@ -1,15 +1,17 @@
 """A study as a record in runs/, and study.md's table made from the newest of each kind."""
 
 import json
+import shutil
 from pathlib import Path
 
 from fastres.machine import facts, strict_json
 from fastres.machine.device import choose_device
 from fastres.study.findings import own
 from fastres.study.findings.notes import ONE_SEED
-from fastres.study.findings.report import Result, copy_pictures, summary_lines
+from fastres.study.findings.report import Result, summary_lines
 from fastres.track.record import record_folder
 
+OF_DATA = ("figure 7", own.ANSWERS, "figure 2")  # pictures of validation images, or of weights that learned from data
 COLUMNS = ("system", "seeds", "val top-1", "s.e.", "paper", "val top-5", "paper top-5", "epochs", "compute", "train s")
 
 
@@ -25,8 +27,15 @@ def record(root: Path, result: Result, command: str, device: str = "auto") -> Pa
     tables = [f"```\n{table.text()}\n```\n\n{table.note}".rstrip() for table in result.tables.values()]
     verdicts = "```\n" + "\n".join(summary_lines(result)) + "\n```"
     (folder / "table.md").write_text("\n\n".join([f"`{command}`", result.label, *tables, verdicts]) + "\n")
-    copy_pictures(result, folder)
+    _copy_pictures(result, folder)
     return folder
+
+
+def _copy_pictures(result: Result, folder: Path) -> None:
+    """The PNGs, into a record; those of images and of filters only where images are drawn: photos are their owners'."""
+    for key, path in result.pictures.items():
+        if key not in OF_DATA or result.kind.endswith("world"):
+            shutil.copy(path, folder / path.name)
 
 
 def page_table(runs: Path) -> str:

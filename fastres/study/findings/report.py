@@ -1,6 +1,5 @@
 """A study's result: tables, verdicts and pictures from run folders, as data, as text and as one page."""
 
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,8 +17,6 @@ from fastres.study.findings.page import Section, file_of, page
 from fastres.study.findings.runs import Trained, by_system
 from fastres.study.findings.tables import Table
 from fastres.study.folder import claim_folder
-
-OF_DATA = ("figure 7", own.ANSWERS, "figure 2")  # pictures of validation images, or of weights that learned from data
 
 
 @dataclass(frozen=True)
@@ -48,8 +45,15 @@ class Result:
         }
 
 
-def gather(runs: list[Trained], out: Path, answer: Callable[[dict], Answers | None], notes: list[str]) -> Result:
-    """Draw and tabulate `runs`; PNGs go to `out`. `answer` makes figure 7's answers from the runs by system."""
+def gather(
+    runs: list[Trained],
+    out: Path,
+    answer: Callable[[dict], Answers | None],
+    notes: list[str],
+    shift: Callable[[dict], Table | None] = lambda _: None,
+) -> Result:
+    """Draw and tabulate `runs`; PNGs go to `out`. From the runs by system `answer` makes figure 7's answers, and
+    `shift` the table of corrupted photos."""
     if other := next((run for run in runs if run.content_digest != runs[0].content_digest), None):
         raise UsageError(
             f"{runs[0].folder} and {other.folder}: trained on different data; expected runs on one data "
@@ -66,6 +70,8 @@ def gather(runs: list[Trained], out: Path, answer: Callable[[dict], Answers | No
     else:
         found, pictures = _of_the_paper(systems, answers, out)
         verdicts = judge(systems, (answers.system, answers.wrong) if answers else None)
+    if (shifted := shift(systems)) is not None:
+        found["shifted"] = shifted
     return Result(label_of(kind, runs), kind, systems, found, verdicts, pictures, notes)
 
 
@@ -107,7 +113,12 @@ def write(result: Result, out: Path, command: str) -> Path:
 
 
 def _own_sections(result: Result) -> list[Section]:
-    return own.sections(result.tables, result.pictures, summary_lines(result))
+    return [*own.sections(result.tables, result.pictures, summary_lines(result)), *corrupted(result)]
+
+
+def corrupted(result: Result) -> list[Section]:
+    """The table of corrupted photos, where they were judged."""
+    return [Section("Corrupted photos", tables=(result.tables["shifted"],))] if "shifted" in result.tables else []
 
 
 def _sections(result: Result) -> list[Section]:
@@ -154,6 +165,7 @@ def _sections(result: Result) -> list[Section]:
             tables=tuple(found[key] for key in ("combinations", "gates") if key in found),
             verdicts=verdicts("section 5.3"),
         ),
+        *corrupted(result),
         Section(
             "Cost",
             "On a GRID K520: naive fine-tuning 9 epochs in 4 hours, the 18-layer feature extractor to 50 % "
@@ -202,13 +214,6 @@ def as_text(result: Result, page_path: Path) -> str:
             "\n".join([*(f"picture {path}" for path in result.pictures.values()), f"report {page_path}"]),
         ]
     )
-
-
-def copy_pictures(result: Result, folder: Path) -> None:
-    """The PNGs, into a record; those of images and of filters only where images are drawn: photos are their owners'."""
-    for key, path in result.pictures.items():
-        if key not in OF_DATA or result.kind.endswith("world"):
-            shutil.copy(path, folder / path.name)
 
 
 def _heading(figure: CurveFigure) -> str:
