@@ -16,6 +16,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
+from torchvision.models.resnet import ResNet
 
 from fastres import views
 from fastres.data import described
@@ -35,7 +36,7 @@ from fastres.machine import strict_json
 from fastres.machine.arguments import place
 from fastres.machine.command import run_command
 from fastres.machine.console import say
-from fastres.machine.device import CHOICES, choose_precision
+from fastres.machine.device import CHOICES, Precision, choose_precision
 from fastres.machine.errors import UsageError
 from fastres.machine.facts import device_name
 from fastres.machine.folders import refuse_onto
@@ -43,7 +44,7 @@ from fastres.machine.kept_code import kept_beside
 from fastres.machine.processes.distributed import open_world
 from fastres.machine.processes.world import World
 from fastres.machine.versions import of_code
-from fastres.model.card import card_of
+from fastres.model.card import Card, card_of
 from fastres.model.conditions import Given, add_options, completed, tell_assumed
 from fastres.model.metadata import digest_of
 from fastres.model.network import describe
@@ -155,18 +156,11 @@ def run(args: argparse.Namespace, world: World) -> dict:
     network = network.to(world.device, memory_format=torch.channels_last)
     world.same(network)
     say(f"device: {device_name(world.device)}, {precision.name}")
-    plan = views.twelve_views(card.geometry, card.settings, precision.dtype)
-    scores, gated = None, None
     with kept_beside(packed, world.device.type == "cuda"):
-        if args.gate in (None, FIND):
-            scores = score(network, data, plan, precision, world=world)
-            ranking = combining.combine(scores, args.combine)
-        else:
-            ranking, gated = gated_ranking(network, data, plan, precision, args.gate, args.combine, world)
-        shifted = None
-        if args.shifted:
-            shifted = judge_shifted(network, data, card.geometry, card.settings, precision, world, model.source)
-    check_scores(ranking[:, None] if scores is None else scores, model.source, precision)
+        scores, ranking, gated = _scored(args, network, data, card, precision, world)
+        check_scores(ranking[:, None] if scores is None else scores, model.source, precision)
+        judged = (card.geometry, card.settings, precision, world, model.source)
+        shifted = judge_shifted(network, data, *judged) if args.shifted else None
 
     def use() -> dict:
         result: dict = {"weights": str(model.source), "dataset": described.describe(manifest), "split": args.split}
@@ -186,6 +180,18 @@ def run(args: argparse.Namespace, world: World) -> dict:
         return result
 
     return world.from_first(use)
+
+
+def _scored(
+    args: argparse.Namespace, network: ResNet, data: Split, card: Card, precision: Precision, world: World
+) -> tuple[torch.Tensor | None, torch.Tensor, torch.Tensor | None]:
+    """Scores f32 [N, 12, C] of all views, combined ones f64 [N, C]; or, behind a gate, no scores, and which images had
+    all views, bool [N]."""
+    plan = views.twelve_views(card.geometry, card.settings, precision.dtype)
+    if args.gate not in (None, FIND):
+        return None, *gated_ranking(network, data, plan, precision, args.gate, args.combine, world)
+    scores = score(network, data, plan, precision, world=world)
+    return scores, combining.combine(scores, args.combine), None
 
 
 def _judged(
