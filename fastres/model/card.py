@@ -33,7 +33,8 @@ class Card:
     def preprocessing(self) -> str:
         """One sentence for whoever has nothing but the file."""
         side, resized, crop = self.geometry.side, self.geometry.resized, self.geometry.crop
-        enlarge = f", enlarge it to {resized} by bicubic interpolation ({self.convention})" if resized != side else ""
+        change = "enlarge" if resized > side else "shrink"
+        enlarge = f", {change} it to {resized} by bicubic interpolation ({self.convention})" if resized != side else ""
         window = f", cut out a {crop} x {crop} window (the centre one, or several whose scores are combined)"
         mean, std = NORMALISATION["mean"], NORMALISATION["std"]
         return (

@@ -9,7 +9,7 @@ from fastres.machine.console import say
 from fastres.machine.errors import DataError, UsageError
 from fastres.machine.files import read_regular
 from fastres.model.card import Card
-from fastres.model.metadata import LARGEST, METADATA
+from fastres.model.metadata import LARGEST, METADATA, makes_a_side
 from fastres.schedules.view_settings import CONVENTIONS
 
 OPTIONS = "--side, --upscale, --convention and --classes"
@@ -21,13 +21,15 @@ class Given:
     name), and behind a tab its name where that is another."""
 
     side: int | None = None
-    upscale: int | None = None
+    upscale: float | None = None
     convention: str | None = None
     classes: Path | None = None
 
     @classmethod
     def of(cls, args: argparse.Namespace) -> "Given":
-        return cls(side=args.side, upscale=args.upscale, convention=args.convention, classes=args.classes)
+        upscale = args.upscale  # 4, as schedules have it, not 4.0
+        upscale = int(upscale) if upscale is not None and upscale.is_integer() else upscale
+        return cls(side=args.side, upscale=upscale, convention=args.convention, classes=args.classes)
 
 
 NOTHING = Given()
@@ -37,7 +39,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """For weights that do not say themselves how they are to be used."""
     group = parser.add_argument_group("where the weights' file does not say")
     group.add_argument("--side", type=int, metavar="PIXELS", help="side of the images it was trained on")
-    group.add_argument("--upscale", type=int, metavar="N", help="how many times those are enlarged")
+    group.add_argument("--upscale", type=float, metavar="N", help="how many times those are enlarged")
     group.add_argument("--convention", choices=CONVENTIONS, help="how they are enlarged")
     group.add_argument("--classes", type=place, metavar="FILE", help="its classes, one a line: ID, or ID<tab>NAME")
 
@@ -55,10 +57,10 @@ def completed(metadata: dict, given: Given, source: object) -> dict:
                 f"weights {source}: made for {name} {metadata[name]}, --{name} says {value}; leave --{name} away"
             )
     together = {**metadata, **told}
-    if together.get("side", 8) * together.get("upscale", 1) > LARGEST:
+    if {"side", "upscale"} <= together.keys() and not makes_a_side(together["side"], together["upscale"]):
         raise UsageError(
-            f"--side and --upscale: {together['side']} pixels enlarged {together['upscale']} times, expected no more "
-            f"than {LARGEST} pixels"
+            f"--side and --upscale: {together['side']} pixels enlarged {together['upscale']:g} times, expected a "
+            f"multiple of 8 up to {LARGEST} pixels"
         )
     if given.classes is not None:
         told["classes"] = read_classes(given.classes)

@@ -7,8 +7,9 @@ from pathlib import Path
 import torch
 
 from fastres.machine import strict_json
-from fastres.machine.errors import DataError
+from fastres.machine.errors import DataError, UsageError
 from fastres.schedules.view_settings import CONVENTIONS
+from fastres.views.geometry import Geometry
 
 LARGEST_HEADER = 100_000_000  # bytes, as safetensors itself has it
 
@@ -27,8 +28,8 @@ METADATA = {
     "classes": ("pairs of texts", lambda value: isinstance(value, list) and all(map(_is_pair, value))),
     "digest": ("text", lambda value: isinstance(value, str)),
     "upscale": (
-        f"a whole number from 1 to {LARGEST // 8}",
-        lambda value: type(value) is int and 1 <= value <= LARGEST // 8,
+        f"a number from {8 / LARGEST} to {LARGEST // 8}",
+        lambda value: type(value) in (int, float) and 8 / LARGEST <= value <= LARGEST // 8,
     ),
     "whole": ("true or false", lambda value: isinstance(value, bool)),
     "convention": (" or ".join(CONVENTIONS), lambda value: value in CONVENTIONS),
@@ -69,12 +70,20 @@ def checked(metadata: dict, path: object) -> dict:
                 f"weights {path}: its metadata says {name} {metadata[name]!r}, expected {expected}; get the file "
                 "again, or save its tensors alone"
             )
-    if metadata.get("side", 8) * metadata.get("upscale", 1) > LARGEST:
+    if {"side", "upscale"} <= metadata.keys() and not makes_a_side(metadata["side"], metadata["upscale"]):
         raise DataError(
-            f"weights {path}: its metadata says side {metadata['side']} and upscale {metadata['upscale']}, expected no "
-            f"more than {LARGEST} pixels together; get the file again, or save its tensors alone"
+            f"weights {path}: its metadata says side {metadata['side']} and upscale {metadata['upscale']}, expected a "
+            f"multiple of 8 up to {LARGEST} pixels together; get the file again, or save its tensors alone"
         )
     return metadata
+
+
+def makes_a_side(side: int, upscale: float) -> bool:
+    """Whether images of `side` pixels, made `upscale` times larger, have a side that networks are shown."""
+    try:
+        return Geometry(side, upscale).resized <= LARGEST
+    except UsageError:
+        return False
 
 
 def digest_of(state: Mapping[str, torch.Tensor]) -> str:

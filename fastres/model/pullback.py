@@ -41,8 +41,8 @@ def pull_back(
     views: Iterable[torch.Tensor],
     *,
     side: int,
-    before: int,
-    after: int,
+    before: float,
+    after: float,
     convention: str,
     stride: int = STRIDE,
 ) -> torch.Tensor:
@@ -57,6 +57,8 @@ def pull_back(
     """
     if before != 4 * after:
         raise UsageError(f"surgery stem:pullback: upscale goes from {before} to {after}, expected a quarter of it")
+    if after < 1 or after != round(after):
+        raise UsageError(f"surgery stem:pullback: its stage has upscale {after}, expected a whole number")
     a, b = taps(side, before, after, convention)
     c = covariance(views, a.shape[-1], stride)
     gram, cross = _contract(a, a, c), _contract(a, b, c)

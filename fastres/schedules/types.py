@@ -107,7 +107,8 @@ class Stage:
     name        what logs and pictures call it
     epochs      passes over the training images
     train       patterns of the parameters that learn (`fc.*`, `*`); one that matches nothing is an error
-    upscale     4: 64-pixel images are scaled to 256 and cropped to 224; 1: cropped to 56
+    upscale     4: 64-pixel images are scaled to 256 and cropped to 224; 1: cropped to 56; below 1, for photos that are
+                packed larger: 0.5 makes 128 pixels 64
     surgery     done before the stage, in order: `fc` (new head), `fc:imagenet` (the rows that ImageNet's own head has
                 for the data's classes), `stem:torch7` and its kin (new first layer)
     bn          what frozen BatchNorms do: frozen, recalibrated or batch (see model/freeze.py)
@@ -122,7 +123,7 @@ class Stage:
     name: str
     epochs: int
     train: tuple[str, ...]
-    upscale: int
+    upscale: float
     surgery: tuple[str, ...] = ()
     bn: str = "frozen"
     lr: float | None = None
@@ -133,7 +134,9 @@ class Stage:
     def __post_init__(self) -> None:
         settle_types(self)
         check(self.epochs >= 1, f"epochs of stage {self.name}", self.epochs, "1 or more")
-        check(self.upscale >= 1, f"upscale of stage {self.name}", self.upscale, "1 or more")
+        check(self.upscale > 0, f"upscale of stage {self.name}", self.upscale, "more than 0")
+        if float(self.upscale).is_integer():  # 4 and 4.0 are the same setting: in a config's text too
+            object.__setattr__(self, "upscale", int(self.upscale))
         check(len(self.train) > 0, f"train of stage {self.name}", self.train, "at least one pattern")
         check(self.bn in BN_RULES, f"bn of stage {self.name}", self.bn, "one of " + ", ".join(BN_RULES))
         check(self.lr is None or self.lr > 0, f"lr of stage {self.name}", self.lr, "more than 0")
@@ -202,6 +205,9 @@ class Schedule:
         check(len(self.stages) >= 1, "stages", self.stages, "at least one")
         check(not self.views.mixes or self.batch_size % 2 == 0, "batch_size", self.batch_size,
               "an even number where views are mixed: partners are neighbours in a batch")  # fmt: skip
+        shrinks = any(stage.upscale < 1 for stage in self.stages)
+        check(not shrinks or self.views.convention == "half-pixel", "views.convention", self.views.convention,
+              "half-pixel where a stage's upscale is below 1: torch7 would skip pixels")  # fmt: skip
 
     @property
     def epochs(self) -> int:

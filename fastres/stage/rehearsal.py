@@ -9,7 +9,7 @@ import torch
 
 from fastres.machine.errors import UsageError
 from fastres.model.freeze import set_trainable
-from fastres.model.metadata import LARGEST
+from fastres.model.metadata import LARGEST, makes_a_side
 from fastres.model.named import is_name, named_architecture
 from fastres.model.network import Architecture, build, describe, replace_stem
 from fastres.model.reading import read_weights
@@ -44,10 +44,10 @@ def rehearse(
         network = build(starting_point(schedule, classes))
     found, upscale = [], 4
     for stage in schedule.stages:
-        if side * stage.upscale > LARGEST:
+        if not makes_a_side(side, stage.upscale):
             raise UsageError(
-                f"stage {stage.name}: {side} pixels enlarged {stage.upscale} times, expected no more than {LARGEST} "
-                "pixels"
+                f"stage {stage.name}: {side} pixels enlarged {stage.upscale} times, expected a multiple of 8 up to "
+                f"{LARGEST} pixels"
             )
         for operation in stage.surgery:
             if operation == KNOWN_HEAD:

@@ -14,24 +14,28 @@ class Geometry:
     """A square source image and the square crop the network sees.
 
     side     S, pixels a side of the packed images; a multiple of 8 so that 7/8 of it is a whole number
-    upscale  u, how many times larger the image is made before cropping (4 before size adaptation, then 1)
+    upscale  u, how many times larger the image is made before cropping (4 before size adaptation, then 1); below 1:
+             photos that were packed large are made smaller
     whole    nothing is cropped away
     """
 
     side: int
-    upscale: int
+    upscale: float
     whole: bool = False
 
     def __post_init__(self) -> None:
         if self.side < 8 or self.side % 8:
             raise UsageError(f"image side is {self.side} pixels, expected a multiple of 8: pack with another side")
-        if self.upscale < 1:
-            raise UsageError(f"upscale is {self.upscale}, expected 1 or more")
+        made = self.side * self.upscale
+        if made < 8 or abs(made - 8 * round(made / 8)) > 1e-6:
+            raise UsageError(
+                f"upscale is {self.upscale}: images of {self.side} pixels would have {made:g}, expected a multiple of 8"
+            )
 
     @property
     def resized(self) -> int:
         """Pixels a side after upscaling: 256, or 64 after size adaptation."""
-        return self.side * self.upscale
+        return round(self.side * self.upscale)
 
     @property
     def crop(self) -> int:

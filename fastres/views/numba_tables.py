@@ -80,7 +80,7 @@ def test_tables(geometry: Geometry, convention: str, test_views: tuple) -> tuple
     offsets = [(0, 0) if view.whole else view.offset(geometry) for view in test_views]
     copies, members = [], {}
     for number, (view, (top, left)) in enumerate(zip(test_views, offsets)):
-        if geometry.upscale == 1 and not view.whole:
+        if size == side and not view.whole:
             copies.append((number, view.mirrored, top, left))
         else:
             members.setdefault((view.whole, view.mirrored), []).append((number, top, left))
@@ -93,8 +93,8 @@ def test_tables(geometry: Geometry, convention: str, test_views: tuple) -> tuple
             views.append((group, number, top, low + width - left - crop if mirrored else left - low))
     enlarged, whole = tables.band(side, size, convention), tables.band(side, crop, convention)
     taps = max(4, enlarged[1].shape[1], whole[1].shape[1])
-    # one array for both: where nothing is enlarged, only the whole image is resampled
-    enlarged = tables.band(side, size, convention, taps) if geometry.upscale > 1 else whole
+    # one array for both: where nothing is enlarged or made smaller, only the whole image is resampled
+    enlarged = tables.band(side, size, convention, taps) if size != side else whole
     firsts, weights = np.zeros((2, size), np.int64), np.zeros((2, size, taps), np.float32)
     for i, (first, weight) in enumerate((enlarged, tables.band(side, crop, convention, taps))):
         firsts[i, : len(first)], weights[i, : len(first), : weight.shape[1]] = first, weight

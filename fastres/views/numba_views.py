@@ -65,7 +65,7 @@ def train_views(
             numba_chance.draw_mixtures(names, *chance.mixtures, *(mixtures := d.mixtures))
             kept[start : start + 2 * len(mixtures[1])] = mixtures[1].repeat(2)
         decided = pixels, part, d.places, d.affines
-        if resized or geometry.upscale > 1:
+        if resized or geometry.resized != side:
             made, to = 2 * len(mixtures[0]), target[start:stop]  # all of them but the last of an odd batch, if any
             resample = d.tables if resized else fixed, erased
             if made:

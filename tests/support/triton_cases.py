@@ -57,6 +57,9 @@ CASES = {  # what each probes: (plan, number of samples)
     "everything": (plan_of("everything", Geometry(16, 2), "triton", channels=4), 5),
     "everything, shrinking": (plan_of("everything", Geometry(16, 1), "triton"), 7),
     "nearly whole": (plan_of("nearly whole", Geometry(24, 1), "triton"), 3),
+    "packed large": train(32, 0.5, 2, **HALF_PIXEL),
+    "packed large, everything": (plan_of("everything", Geometry(32, 0.25), "triton"), 3),
+    "twelve views, packed large": fixed(24, 1 / 3, 1, **HALF_PIXEL),
     "test shape": fixed(64, 4, 1, slice(7, 11, 3)),  # top right mirrored, and full
 }
 LARGE = [  # half a minute in the interpreter
@@ -70,6 +73,7 @@ LARGE = [  # half a minute in the interpreter
         "extreme",
     ),
     *("resized", "everything, shrinking", "nearly whole", "mixed, bfloat16"),
+    *("packed large", "packed large, everything"),
 ]
 HALF_BITS = {torch.float32: None, torch.bfloat16: 8, torch.float16: 11}
 

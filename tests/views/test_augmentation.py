@@ -150,7 +150,7 @@ def test_an_odd_batchs_last_has_no_partner():
 
 
 @pytest.mark.parametrize("name", AUGMENTED)
-@pytest.mark.parametrize("side,upscale", [(64, 1), (16, 4), (24, 2)])
+@pytest.mark.parametrize("side,upscale", [(64, 1), (16, 4), (24, 2), (96, 0.25)])
 def test_torchs_views_equal_the_definition(side, upscale, name):
     plan = plan_of(name, Geometry(side, upscale), "torch")
     images, ids = _images(9, side), torch.arange(9) * 7919 + 11

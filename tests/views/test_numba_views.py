@@ -24,7 +24,7 @@ from tests.support.augmented import plan_of as augmented
 from tests.support.view_bound import bound
 from tests.support.view_plans import bytes_of, plan_of
 
-GEOMETRIES = [(64, 4), (64, 1), (32, 4), (32, 1), (8, 1), (8, 4), (40, 3), (24, 2)]
+GEOMETRIES = [(64, 4), (64, 1), (32, 4), (32, 1), (8, 1), (8, 4), (40, 3), (24, 2), (64, 0.5), (96, 1 / 3)]
 EXTREME = {"brightness": 1.0, "contrast": 1.0, "saturation": 1.0, "lighting": 1.0}
 
 
@@ -58,7 +58,9 @@ def test_equals_the_definition(side, upscale, convention, kind):
 
 
 @pytest.mark.parametrize("name", AUGMENTED)
-@pytest.mark.parametrize("side,upscale,channels", [(64, 4, 3), (64, 1, 3), (16, 2, 4), (24, 1, 4), (8, 1, 3)])
+@pytest.mark.parametrize(
+    "side,upscale,channels", [(64, 4, 3), (64, 1, 3), (16, 2, 4), (24, 1, 4), (8, 1, 3), (96, 0.25, 3)]
+)
 def test_what_the_paper_has_not_equals_the_definition(side, upscale, channels, name):
     count = 5 if side * upscale > 200 else 25
     images, ids = bytes_of(count + 3, side), torch.arange(count) * 7919 + 11

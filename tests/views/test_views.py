@@ -16,7 +16,7 @@ from fastres.views.resample import CONVENTIONS, matrix
 from fastres.views.tables import band
 from tests.support.view_bound import bound
 
-GEOMETRIES = [(64, 4), (64, 1), (32, 4), (32, 1), (8, 1), (40, 3), (24, 2)]
+GEOMETRIES = [(64, 4), (64, 1), (32, 4), (32, 1), (8, 1), (40, 3), (24, 2), (64, 0.5)]
 
 
 def bytes_of(count: int, side: int, seed: int = 0) -> np.ndarray:
