@@ -42,6 +42,8 @@ def _mean_colour(image, row_share, column_share, sums, mean):
     sums[:] = 0
     for y in range(side):
         share, line = row_share[y], flat[y]
+        if share == 0:  # outside of the view
+            continue
         for k in range(3 * side):
             sums[k] += share * np.float32(line[k])
     mean[:] = 0
@@ -62,9 +64,9 @@ def _keys_cubic(x):
 
 
 @compiled
-def _taps(start, length, side, first, weight, share):
+def _taps(start, length, side, first, weight, share, parts):
     """The rows of resample.box_matrices for one box, one way: first i64 [H] and weight f32 [H, T] receive the taps of
-    each output row, share f64 [S] the mean of all rows. Returns how many taps count."""
+    each output row, share f64 [S] the mean of all rows. Returns how many taps count. parts: f64 [S] of scratch."""
     count = weight.shape[0]
     step = length / count
     stretch = max(step, 1.0)
@@ -91,11 +93,11 @@ def _taps(start, length, side, first, weight, share):
             continue
         total = 0.0
         for tap in range(taps):
-            total += _keys_cubic((low + tap + 0.5 - centre) / stretch)
+            parts[tap] = _keys_cubic((low + tap + 0.5 - centre) / stretch)
+            total += parts[tap]
         for tap in range(taps):
-            part = _keys_cubic((low + tap + 0.5 - centre) / stretch) / total
-            row[tap] = part
-            share[low + tap] += part
+            row[tap] = parts[tap] / total
+            share[low + tap] += parts[tap] / total
     for s in range(side):
         share[s] /= count
     return taps
@@ -139,7 +141,7 @@ def decide_boxes(images, rows, places, reals, boxes, constants, orders, scratch,
             offset in `places` becomes 0
     """
     firsts, weights, taps = tables
-    sums, mean, affine, share, row_share, column_share = scratch
+    sums, mean, affine, share, row_share, column_share, parts = scratch
     side, bad = images.shape[1], 0
     for b in range(rows.shape[0]):
         if rows[b] < 0 or rows[b] >= images.shape[0]:
@@ -147,10 +149,10 @@ def decide_boxes(images, rows, places, reals, boxes, constants, orders, scratch,
             continue
         place, box = places[b], boxes[b]
         place[0] = place[1] = 0
-        taps[b, 0] = _taps(box[0], box[2], side, firsts[b, 0], weights[b, 0], share)
+        taps[b, 0] = _taps(box[0], box[2], side, firsts[b, 0], weights[b, 0], share, parts)
         for s in range(side):
             row_share[s] = share[s]
-        taps[b, 1] = _taps(box[1], box[3], side, firsts[b, 1], weights[b, 1], share)
+        taps[b, 1] = _taps(box[1], box[3], side, firsts[b, 1], weights[b, 1], share, parts)
         for s in range(side):
             column_share[s] = share[s]
         _mean_colour(images[rows[b]], row_share, column_share, sums, mean)

@@ -122,7 +122,7 @@ def memory(side: int, crop: int, width: int, channels: int) -> Memory:
     kept, key = _local.__dict__, (side, crop, width, channels)
     if key not in kept:
         decide = np.empty(3 * side, np.float32), np.empty(3), np.empty((3, 4)), np.empty(side)
-        shares = np.empty(side, np.float32), np.empty(side, np.float32)
+        shares = np.empty(side, np.float32), np.empty(side, np.float32), np.empty(side)
         lines = max(3 * side, channels * width)
         shapes = (3, side), (side, 3 * side), (numba_kernels.TURNED_COLUMNS, 3 * side), (lines,)
         shapes += (2, side, channels * width), (3, 1, channels * crop)
