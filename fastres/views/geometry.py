@@ -27,7 +27,7 @@ class Geometry:
         if self.side < 8 or self.side % 8:
             raise UsageError(f"image side is {self.side} pixels, expected a multiple of 8: pack with another side")
         made = self.side * self.upscale
-        if made < 8 or abs(made - 8 * round(made / 8)) > 1e-6:
+        if not 8 <= made < 1e9 or abs(made - 8 * round(made / 8)) > 1e-6:
             raise UsageError(
                 f"upscale is {self.upscale}: images of {self.side} pixels would have {made:g}, expected a multiple of 8"
             )

@@ -76,6 +76,9 @@ def test_what_cannot_be_is_refused():
     odd = override(PAPER, ["stages.3.upscale=0.3", "views.convention=half-pixel"])
     with pytest.raises(UsageError, match="stage all-56: 64 pixels enlarged 0.3 times, expected a multiple of 8"):
         rehearse(odd, 200, 64)
+    for absurd in (1e-300, 1e308, 0.1):
+        with pytest.raises(UsageError, match="expected a multiple of 8"):
+            Geometry(64, absurd)
     with pytest.raises(UsageError, match="upscale is 0.3: images of 64 pixels would have 19.2, expected a multiple"):
         Geometry(64, 0.3)
     with pytest.raises(DataError, match="side 64 and upscale 0.3, expected a multiple of 8 up to 8192"):
