@@ -14,6 +14,7 @@ from fastres.schedules.beyond import (
     CONV1_BATCH,
     CONV1_FROZEN,
     GRADUAL,
+    IMPATIENT,
     KNOWN_CLASSES,
     LAYER_DECAY,
     MODERN,
@@ -23,6 +24,7 @@ from fastres.schedules.beyond import (
     PLAIN_STAGED,
     PULL,
     PULLBACK,
+    SCRATCH,
     SURGICAL,
     TEST_SIZE,
     TORCH7_RAW,
@@ -64,11 +66,12 @@ BEYOND = (
     GRADUAL,
     TEST_SIZE,
     KNOWN_CLASSES,
+    IMPATIENT,
     MODERN,
 )
 PLAIN = (PLAIN_NAIVE, PLAIN_STAGED)  # where a net for them is pretrained
 PRETRAINED_HERE = (SMALL_WORLD_PRETRAIN, SMALL_WORLD_PRETRAIN_50, PRETRAIN, PRETRAIN_50, PRETRAIN_PLAIN)
-SCHEDULES = {s.name: s for s in (*SYSTEMS, *BEYOND, *PLAIN, DEMO, *PRETRAINED_HERE)}
+SCHEDULES = {s.name: s for s in (*SYSTEMS, *BEYOND, *PLAIN, SCRATCH, DEMO, *PRETRAINED_HERE)}
 
 __all__ = [
     "BEYOND",

@@ -44,8 +44,8 @@ FIGURES = (
     ),
     CurveFigure(
         "beyond", "Beyond the paper",
-        ("paper", "per-layer-lr", "layer-decay", "surgical", "l2-sp", "gradual", "test-size", "known-head", "modern",
-         "from-scratch"),
+        ("paper", "per-layer-lr", "layer-decay", "surgical", "l2-sp", "gradual", "test-size", "known-head", "impatient",
+         "modern", "from-scratch"),
         "Its section 6 asks for individual learning rates and staged unfreezing; the others are fixed points.", least=2,
     ),
     CurveFigure(
