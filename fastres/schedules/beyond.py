@@ -6,7 +6,8 @@ The small world rounds each stage up, so that `gradual`, with more and shorter s
 
 None has a figure in the paper, and none has been run on the real data. Each changes one thing about `paper`, and shares
 with it every stage before that (`train --start-from`); `known-head` starts where it does not, at 1,000 outputs' own
-rows; `modern` and `impatient` change the recipe and nothing of the stages. The plain nets' are `naive-fc` and `initialized-fc`.
+rows; `modern` and `impatient` change the recipe and nothing of the stages. The plain nets' are `naive-fc` and
+`initialized-fc`.
 """
 
 from dataclasses import replace
@@ -103,8 +104,8 @@ PLAIN_NAIVE, PLAIN_STAGED = (
     for schedule in (NAIVE_FC, INITIALIZED_FC)
 )
 
-# The paper's rule (section 5.4) with less patience: in no record so far has it lowered a rate in time, as stages of 4 to
-# 13 epochs end before three epochs without improvement of a three-epoch average have passed.
+# The paper's rule (section 5.4) with less patience: it seldom lowers a rate in time, as stages of 4 to 13 epochs end
+# before three epochs without improvement of a three-epoch average have passed.
 IMPATIENT = replace(PAPER, name="impatient", lr_policy=Plateau(window=1, patience=1), expected={})
 
 # A recipe of ten years later on the same stages and epochs, so of equal compute: one cycle of the rate in each stage,

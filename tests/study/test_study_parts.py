@@ -59,8 +59,10 @@ def test_plan_trains_shared_stages_once(seeds):
 
 def test_every_system_of_a_full_study_has_a_place_in_a_table_and_a_figure():
     from fastres.study.findings.curves import FIGURES
+    from fastres.track.pictures import COLOURS
 
     drawn = {name for figure in FIGURES for name in figure.systems}
+    assert all(len(figure.systems) <= len(COLOURS) for figure in FIGURES)  # each line has a colour of its own
     assert {schedule.name for schedule in (*SYSTEMS, *BEYOND, *PLAIN)} <= drawn
     figures = [figure for claim in CLAIMS for figure in (claim.lower, claim.higher) if not isinstance(figure, float)]
     assert {name for name, _ in figures} <= set(SCHEDULES)

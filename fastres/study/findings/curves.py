@@ -43,10 +43,14 @@ FIGURES = (
         "torch7-raw); it has no other inits, and does not say what BatchNorm does meanwhile.", least=2,
     ),
     CurveFigure(
-        "beyond", "Beyond the paper",
-        ("paper", "per-layer-lr", "layer-decay", "surgical", "l2-sp", "gradual", "test-size", "known-head", "impatient",
-         "modern", "from-scratch"),
+        "beyond", "Beyond the paper: what learns, and how far",
+        ("paper", "per-layer-lr", "layer-decay", "surgical", "l2-sp", "gradual", "test-size"),
         "Its section 6 asks for individual learning rates and staged unfreezing; the others are fixed points.", least=2,
+    ),
+    CurveFigure(
+        "recipes", "Beyond the paper: other recipes, other starts",
+        ("paper", "impatient", "modern", "known-head", "from-scratch"),
+        "Its rule lowers the rate when the error stalls; all its systems begin with an ImageNet network.", least=2,
     ),
     CurveFigure(
         "shortcuts", "With shortcuts and without",
