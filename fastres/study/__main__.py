@@ -58,6 +58,9 @@ def parser() -> argparse.ArgumentParser:
         "paper's and the pretraining's (default 1)",
     )
     p.add_argument(
+        "--net-scale", type=float, metavar="F", help="--quarter: the pretraining's epochs times F instead of --scale"
+    )
+    p.add_argument(
         "--tune",
         action="store_true",
         help="search each system's learning rate first, four short runs each; needs Optuna",
@@ -103,6 +106,11 @@ def main(argv: list[str] | None = None) -> int:
         raise UsageError(
             f"--scale {args.scale:g}: expected more than 0, at most {MOST:,}, and with --small-world or --quarter, "
             "where runs are trained"
+        )
+    if args.net_scale is not None and not (0 < args.net_scale <= MOST and args.quarter and scales):
+        raise UsageError(
+            f"--net-scale {args.net_scale:g}: expected more than 0, at most {MOST:,}, and with --quarter, where nets "
+            "are pretrained"
         )
     if args.jobs is not None and not 1 <= args.jobs <= MOST:
         raise UsageError(f"--jobs {args.jobs}: expected 1 to {MOST:,}")

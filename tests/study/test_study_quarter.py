@@ -107,6 +107,8 @@ def test_one_command_packs_pretrains_trains_and_reports(source, tmp_path, brief,
     assert study(source, out, "--scale", 3) == 2 and len(brief.calls) == calls
     assert "holds a net pretrained for 1 epochs, expected the 3 of this --scale" in capsys.readouterr().err
     assert study(source, out, "--scale", 3, "--dry-run") == 2
+    assert study(source, out, "--scale", 3, "--net-scale", 1, "--dry-run") == 0
+    assert len(brief.calls) == calls
     (out / "nets" / "resnet18" / "config.json").write_text("{}")
     assert study(source, out) == 3 and "holds what no run writes" in capsys.readouterr().err
 
@@ -123,6 +125,10 @@ def test_the_label_of_a_part_of_tiny_imagenet(source, tmp_path, brief, monkeypat
     assert result["kind"] == "part"
     assert result["label"].startswith("Tiny ImageNet, 3 of its 6 classes, 16 pixels; networks of width 8.")
     assert result["label"].endswith(UNSEEN)
+    net = out / "nets" / "resnet18" / "final.safetensors"
+    given = ("--weights", f"resnet18={shutil.copy(net, tmp_path / 'net.safetensors')}")
+    assert study(source, tmp_path / "given", *given) == 0
+    assert not result_of(tmp_path / "given")["label"].endswith(UNSEEN), "nobody knows what a given net has seen"
     assert "**Tiny ImageNet, 3 of its 6 classes, 16 pixels" in page_table(tmp_path / "runs")
 
 
@@ -163,6 +169,6 @@ def test_a_net_that_is_given_is_not_pretrained(source, tmp_path, brief, capsys):
 
 def test_what_cannot_go_together_is_refused(source, tmp_path, capsys):
     shutil.copytree(source / "val", tmp_path / "val")
-    for extra in (("--small-world",), ("--data", tmp_path)):
+    for extra in (("--small-world",), ("--data", tmp_path), ("--net-scale", 0), ("--net-scale", 1, "--figures", "x")):
         assert study(source, tmp_path / "out", *extra) == 2
     assert "--quarter" in capsys.readouterr().err

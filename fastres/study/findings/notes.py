@@ -110,4 +110,12 @@ def label_of(kind: str, runs: list[Trained]) -> str:
 
 
 def _quarter(runs: list[Trained]) -> bool:
-    return all(run.schedule["name"].endswith(QUARTER) for run in runs)
+    """Whether all began with nets that their study pretrained, not with any that --weights gave."""
+    return all(
+        run.schedule["name"].endswith(QUARTER)
+        and (
+            run.schedule["weights"] is None
+            or (run.folder.parent.parent / "nets").resolve() in Path(run.schedule["weights"]).parents
+        )
+        for run in runs
+    )

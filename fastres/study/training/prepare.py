@@ -139,7 +139,8 @@ def _ground(args: argparse.Namespace, chosen: list[Schedule], made: Callable[...
         scale = 1.0 if args.scale is None else args.scale
         systems = [quarter.quarter(schedule, files, scale) for schedule in chosen]
         nets = {arch: [file] for arch, file in files.items()}
-        return Ground(task, systems, nets, args.out, partial(made, data=source), scale)
+        net_scale = scale if args.net_scale is None else args.net_scale
+        return Ground(task, systems, nets, args.out, partial(made, data=source), net_scale)
     return Ground(args.data or Path("packed"), chosen, {}, args.out)
 
 

@@ -66,7 +66,7 @@ def _summary(folder: Path) -> dict | None:
 
 
 def refuse_other_epochs(out: Path, schedule: Schedule) -> None:
-    """UsageError for a net, done or begun, that was pretrained for other epochs than --scale says now."""
+    """UsageError for a net, done or begun, that was pretrained for other epochs than --net-scale or --scale says."""
     folder = out / "nets" / schedule.arch
     config = read_object(folder / "config.json", "train into another --out")
     if config is None:
@@ -76,7 +76,7 @@ def refuse_other_epochs(out: Path, schedule: Schedule) -> None:
     if made != schedule.epochs:
         raise UsageError(
             f"{folder}: holds a net pretrained for {made} epochs, expected the {schedule.epochs} of this --scale; use "
-            "the scale that made it, or another --out"
+            "the --net-scale that made it, or another --out"
         )
 
 
