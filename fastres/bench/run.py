@@ -216,7 +216,8 @@ def as_bars(result: dict, schedule: Schedule, side: int) -> dict:
     precision = result["rows"][0]["precision"]
     for index, stage in enumerate(schedule.stages):
         stem = "3x3" if any(operation.startswith("stem:") for operation in stage.surgery) else stem
-        mode = f"stage {index + 1}, {stage.name}: {stage.epochs} epochs, crop {Geometry(side, stage.upscale).crop}"
+        crop = Geometry(side, stage.upscale, stage.whole).crop
+        mode = f"stage {index + 1}, {stage.name}: {stage.epochs} epochs, crop {crop}"
         speed = statistics.median(summary["stages"][index]["img_per_s"] for summary in result["rows"])
         rows.append({"mode": mode, "name": schedule.name, "dtype": precision, "ours": True, "img_per_s": speed})
         network = Architecture(schedule.arch, schedule.width, CLASSES, stem)

@@ -28,7 +28,8 @@ def images_per_second(
     known = None if precision == "fp32" or re.search(r"\bMIG\b", gpu or "") else _limits(gpu or "")
     if known is None:
         return None
-    return round(1 / seconds_per_image(architecture, stage.train, Geometry(side, stage.upscale).crop, *known))
+    crop = Geometry(side, stage.upscale, stage.whole).crop
+    return round(1 / seconds_per_image(architecture, stage.train, crop, *known))
 
 
 def _limits(gpu: str) -> tuple[float, float] | None:

@@ -9,7 +9,10 @@ from fastres.machine.errors import UsageError
 from fastres.machine.files import ours, read_regular
 
 SHOWN = 3  # names in a refusal
-OF_A_RUN = ("config.json", "log.jsonl", "summary.json", "lock", "*.safetensors", "checkpoints/*", "stages/*", "wandb/*")
+OF_A_RUN = (
+    *("config.json", "log.jsonl", "summary.json", "shifted.json", "lock"),
+    *("*.safetensors", "checkpoints/*", "stages/*", "wandb/*"),
+)
 
 
 def strangers(folder: Path, is_ours: Callable[[Path], bool] = lambda _: False) -> list[str]:

@@ -75,16 +75,22 @@ def card_of(metadata: dict, architecture: Architecture, source: object, side: in
             "is given, else get the file again"
         )
     bare = "side" not in metadata and side is None
+    upscale = metadata.get("upscale", 1 if bare else architecture.upscale)
     facts = {
         "side": side or BARE_SIDES[architecture.stem],
-        "upscale": 1 if bare else architecture.upscale,
-        "convention": ViewSettings().convention,
+        "upscale": upscale,
+        "convention": ViewSettings().convention if upscale >= 1 else "half-pixel",
     }
     assumed = [f"{name} {value}" for name, value in facts.items() if name not in metadata]
     if "classes" not in metadata and "class_digest" not in metadata:
         imagenet = "ImageNet's classes" if count == IMAGENET_CLASSES else "classes without names"
         assumed.append(imagenet if side is None else "classes in the order of the data's")
     facts = {name: metadata.get(name, value) for name, value in facts.items()}
+    if upscale < 1 and facts["convention"] != "half-pixel":
+        raise DataError(
+            f"weights {source}: made to see images shrunk to {upscale:g} by {facts['convention']}, which skips pixels; "
+            "expected half-pixel, as --convention says where the file says nothing"
+        )
     return Card(
         classes=classes,
         geometry=Geometry(facts["side"], facts["upscale"], metadata.get("whole", False)),

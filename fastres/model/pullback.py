@@ -55,10 +55,7 @@ def pull_back(
 
     UsageError where the upscales have another ratio or the images are too small for one patch.
     """
-    if before != 4 * after:
-        raise UsageError(f"surgery stem:pullback: upscale goes from {before} to {after}, expected a quarter of it")
-    if after < 1 or after != round(after):
-        raise UsageError(f"surgery stem:pullback: its stage has upscale {after}, expected a whole number")
+    check_upscales(before, after)
     a, b = taps(side, before, after, convention)
     c = covariance(views, a.shape[-1], stride)
     gram, cross = _contract(a, a, c), _contract(a, b, c)
@@ -66,6 +63,17 @@ def pull_back(
     # gray data makes N singular: of all solutions, lstsq takes the smallest
     new = np.linalg.lstsq(gram.reshape(27, 27), cross.reshape(27, 147) @ old.T, rcond=None)[0]
     return torch.from_numpy(new.T.reshape(-1, 3, 3, 3)).float()
+
+
+def check_upscales(before: float, after: float) -> None:
+    """UsageError unless images are enlarged by whole numbers, the old stem's by four times the new one's."""
+    if before != 4 * after:
+        raise UsageError(f"surgery stem:pullback: upscale goes from {before} to {after}, expected a quarter of it")
+    if after < 1 or after != round(after):
+        raise UsageError(
+            f"surgery stem:pullback: its stage has upscale {after}, expected a whole number; other stem surgeries "
+            "take fractions"
+        )
 
 
 def taps(side: int, before: int, after: int, convention: str) -> tuple[np.ndarray, np.ndarray]:

@@ -21,7 +21,8 @@ ARCHITECTURES = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "
 
 @dataclass(frozen=True, kw_only=True)
 class Optimizer:
-    """SGD as fb.resnet.torch uses it: Nesterov momentum without dampening, decay on every trained parameter.
+    """SGD as fb.resnet.torch uses it: Nesterov momentum without dampening, decay on every trained parameter, but for
+    those that a stage's `pull` takes.
 
     impl: whose kernel does it, torch or apex (see stage/optimizer.py)
     """
@@ -97,6 +98,7 @@ class OneCycle:
         check(0 < self.end <= 1, "lr_policy.end", self.end, "more than 0, at most 1")
 
 
+LATER = ("pull", "whole")  # fields of a Stage that its first runs had not
 LR_POLICIES = {policy.__name__: policy for policy in (Plateau, WarmupCosine, OneCycle)}
 
 
@@ -116,7 +118,7 @@ class Stage:
     lr_factors  per-layer rates: the first pattern that a parameter's name matches multiplies its rate; no match: 1;
                 a pattern that decides over nothing is an error. In --set: stages.1.lr_factors=conv1.*:0.1,layer1.*:0.5
     pull        what learns, but for the head, is drawn to where the stage began instead of to zero, at this rate in
-                place of the weight decay (L2-SP, see stage/pull.py); 0: not
+                place of the weight decay (L2-SP, see stage/pull.py); 0: not; an error where the head learns alone
     whole       views are whole images, 256 or 64 pixels, instead of crops of 7/8, to validate and test on as well
     """
 
@@ -227,8 +229,13 @@ class Schedule:
         return any(KNOWN_HEAD in stage.surgery for stage in self.stages)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain dicts, lists and scalars, fit for JSON."""
+        """Plain dicts, lists and scalars, fit for JSON. Of what came later only what has an effect: older runs, from
+        before it was there, can be resumed."""
         plain = dataclasses.asdict(self)
+        for stage in plain["stages"]:
+            for name in LATER:
+                if not stage[name]:
+                    del stage[name]
         plain["lr_policy"]["kind"] = type(self.lr_policy).__name__
         plain["views"] = self.views.to_dict()
         return plain

@@ -28,7 +28,7 @@ def operate(network: ResNet, stage_index: int, setting: Setting) -> None:
         elif operation == KNOWN_HEAD:
             select_head(network, setting.manifest.wnids)
         else:
-            before = schedule.stages[stage_index - 1].upscale if stage_index else 4
+            before = schedule.stages[stage_index - 1].upscale if stage_index else 4 * stage.upscale
             _operate_on_stem(network, operation.removeprefix("stem:"), generator, stage_index, before, setting)
     network.to(memory_format=torch.channels_last)
     if stage.bn == "recalibrated":

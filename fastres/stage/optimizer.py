@@ -30,6 +30,8 @@ def groups_of(network: nn.Module, stage: Stage) -> list[dict]:
             f"stage {stage.name}: lr_factors pattern {sorted(idle)[0]!r} decides over no learning parameter; the stage "
             f"trains {', '.join(stage.train)}, and the first pattern that matches counts"
         )
+    if stage.pull and not any(pulled for _, pulled in groups):
+        raise UsageError(f"stage {stage.name}: pull is {stage.pull:g}, but only the head learns; expected 0")
     marks = {True: {"pulled": True, "weight_decay": 0.0}, False: {}}
     return [{"params": mine, "factor": factor, **marks[pulled]} for (factor, pulled), mine in groups.items()]
 
@@ -40,7 +42,7 @@ def optimizer_of(network: nn.Module, stage: Stage, settings: Optimizer, lr: floa
 
 
 def sgd(parameters: list[nn.Parameter] | list[dict], settings: Optimizer, lr: float) -> torch.optim.Optimizer:
-    """SGD as fb.resnet.torch: Nesterov momentum, no dampening, decay on everything that learns.
+    """SGD as fb.resnet.torch: Nesterov momentum, no dampening, decay on all that learns, where a group says no other.
 
     `parameters`: groups as groups_of makes them, or what all learns at one rate.
 

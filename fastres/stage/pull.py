@@ -1,8 +1,8 @@
 """Fine-tuning that remembers where it began: L2-SP (Li, Grandvalet and Davoine, ICML 2018).
 
 Weight decay draws every weight to zero, so it wears down what pretraining found. Here each learning weight w of the
-trunk is drawn to w0, what it was when its stage began, as if pull / 2 * sum (w - w0)^2 were added to the loss. The head
-is new, and keeps its weight decay.
+trunk is drawn to w0, what it was when its stage began, as if pull / 2 * sum (w - w0)^2 were added to the loss. The
+head, which no pretraining made, keeps its weight decay.
 """
 
 import torch

@@ -12,6 +12,7 @@ from fastres.model.freeze import set_trainable
 from fastres.model.metadata import LARGEST, makes_a_side
 from fastres.model.named import is_name, named_architecture
 from fastres.model.network import Architecture, build, describe, replace_stem
+from fastres.model.pullback import check_upscales
 from fastres.model.reading import read_weights
 from fastres.model.surgery import check_imagenet_head, feature_sides, imagenet_rows
 from fastres.model.weights import check_architecture, weights_file
@@ -42,7 +43,7 @@ def rehearse(
     """
     with torch.device("meta"):
         network = build(starting_point(schedule, classes))
-    found, upscale = [], 4
+    found, upscale = [], None
     for stage in schedule.stages:
         if not makes_a_side(side, stage.upscale):
             raise UsageError(
@@ -56,7 +57,10 @@ def rehearse(
             if operation in ("fc", KNOWN_HEAD):
                 network.fc = torch.nn.Linear(network.fc.in_features, classes, device="meta")
             else:
-                _replace_stem(network, operation, stage.name, Geometry(side, upscale), Geometry(side, stage.upscale))
+                before = Geometry(side, upscale or 4 * stage.upscale)
+                _replace_stem(network, operation, stage.name, before, Geometry(side, stage.upscale))
+                if operation == "stem:pullback":
+                    check_upscales(before.upscale, stage.upscale)
         upscale = stage.upscale
         if network.fc.out_features != classes:
             raise UsageError(

@@ -13,6 +13,7 @@ report.html, study.json and PNGs.
 import argparse
 import shlex
 import sys
+from functools import partial
 from pathlib import Path
 
 from fastres.data.engines import ENGINES
@@ -160,18 +161,23 @@ def print_study(args: argparse.Namespace, command: str) -> int:
     if args.figures:
         notes += rates_of(runs)
 
-    def answer(systems):
+    def asked(find, lacking):
+        """`find` of the runs' images; where those are not here to redraw from, a note on what is `lacking`."""
         try:
-            return answers(systems, args.data, args.device, args.precision)
+            return find(args.data, args.device, args.precision)
         except DataError as error:
             if args.data or not args.figures:
                 raise
-            what = "what the crop method changes" if runs[0].own else "figure 7"
-            notes.append(f"{what} is not drawn, and crop methods are not compared image by image: {error}")
+            notes.append(f"{lacking}: {error}")
             return None
 
+    def answer(systems):
+        what = "what the crop method changes" if runs[0].own else "figure 7"
+        lacking = f"{what} is not drawn, and crop methods are not compared image by image"
+        return asked(partial(answers, systems), lacking)
+
     def shift(systems):
-        return shifts(systems, args.data, args.device, args.precision) if args.shifted else None
+        return asked(partial(shifts, systems), "no network is judged on corrupted photos") if args.shifted else None
 
     result = report.gather(runs, args.out, answer, notes, shift)
     page = report.write(result, args.out, command)

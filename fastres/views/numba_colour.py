@@ -117,7 +117,7 @@ def decide(images, rows, places, reals, shares, constants, orders, scratch, affi
 
     places, reals  of numba_chance.draw_range
     shares   f32 [room + 1, S]  by crop offset, each source row's share of the crop's mean
-    scratch  sums f32 [3S], mean f64 [3], affine f64 [3, 4], share f64 [S], row and column share f32 [S]
+    scratch  sums f32 [3S], mean f64 [3], affine f64 [3, 4], share f64 [S], row and column share f32 [S], parts f64 [S]
     affines  f32 [n, 3, 4]  receives C | b: x = C rgb + b, normalised, for rgb in 0 .. 255
     """
     sums, mean, affine = scratch[0], scratch[1], scratch[2]

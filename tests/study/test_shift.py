@@ -6,7 +6,7 @@ import pytest
 
 from fastres.evaluate import __main__ as evaluate
 from fastres.evaluate.shifted import CORRUPTIONS, Shifted
-from fastres.machine.errors import UsageError
+from fastres.machine.errors import DataError, UsageError
 from fastres.study import __main__ as study
 from fastres.study.findings import shift
 from tests.support.tiny_runs import train_tiny
@@ -62,11 +62,37 @@ def test_each_network_is_judged_once_and_another_one_anew(runs, tmp_path, capsys
     monkeypatch.setattr(shift, "judge_shifted", judge)
     assert table_of(runs, tmp_path / "out", capsys) == first and judged == []
     kept = runs[1] / shift.KEPT
-    for content in ('{"weights": "another"}', "not JSON", '{"weights": 3, "clean": null}'):
+    good = json.loads(kept.read_text())
+    bad = [{**good, "weights": "another"}, {**good, "precision": "bf16"}, {**good, "corruptions": 0}, [], 3]
+    bad += [{**good, "errors": {}}, {**good, "clean": "low"}, {**good, "errors": {**good["errors"], "fog": 101}}]
+    for content in (*map(json.dumps, bad), "not JSON"):
         kept.write_text(content)
         judged.clear()
         assert table_of(runs, tmp_path / "out", capsys) != first and judged == ["b"]
     kept.unlink()
+
+
+def test_a_run_that_cannot_be_judged_is_left_out_and_data_that_are_gone_are_a_note(runs, tmp_path, capsys, monkeypatch):
+    judged = shift.judge_shifted
+
+    def judge(*given, source, **named):
+        if source.parent.name == "c":
+            raise DataError(f"weights {source}: their scores are not finite")
+        return judged(*given, source=source, **named)
+
+    (runs[2] / shift.KEPT).unlink(missing_ok=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(shift, "judge_shifted", judge)
+        table = table_of(runs, tmp_path / "out", capsys)
+    assert [row[1] for row in table["rows"]] == [2]
+    summary = json.loads((runs[0] / "summary.json").read_text())
+    monkeypatch.setattr(shift, "opened", lambda *_: (_ for _ in ()).throw(DataError(f"{summary['data']}: is gone")))
+    capsys.readouterr()
+    words = ["--figures", *map(str, runs), "--out", str(tmp_path / "out"), "--shifted", "--device", "cpu", "--json"]
+    assert study.main(words) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert "shifted" not in result["tables"]
+    assert any("no network is judged on corrupted photos" in note for note in result["notes"])
 
 
 def test_what_trains_or_shows_nothing_refuses_it():

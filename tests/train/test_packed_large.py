@@ -14,6 +14,7 @@ from fastres.model.card import card_of
 from fastres.model.metadata import checked, read_metadata
 from fastres.model.network import Architecture
 from fastres.predict import __main__ as predict
+from fastres.schedules import SCHEDULES
 from fastres.schedules.loading import override
 from fastres.schedules.paper import PAPER
 from fastres.schedules.types import Stage, ViewSettings
@@ -73,6 +74,15 @@ def test_what_cannot_be_is_refused():
         override(PAPER, ["stages.3.upscale=0.5"])
     with pytest.raises(UsageError, match="upscale of stage x is 0, expected more than 0"):
         Stage(name="x", epochs=1, train=("*",), upscale=0)
+    halved = ["views.convention=half-pixel", *(f"stages.{n}.upscale={u}" for n, u in enumerate((2, 2, 0.5, 0.5)))]
+    assert len(rehearse(override(PAPER, halved), 200, 128)) == 4
+    with pytest.raises(UsageError, match="stem:pullback: its stage has upscale 0.5, expected a whole number"):
+        rehearse(override(SCHEDULES["pullback"], halved), 200, 128)
+    assert rehearse(override(SCHEDULES["scratch-64"], ["stages.0.upscale=0.5"]), 200, 128)[0].stem == "3x3"
+    net = Architecture("resnet18", 8, 4, "3x3")
+    assert card_of({"side": 128, "upscale": 0.5}, net, "x").convention == "half-pixel"
+    with pytest.raises(DataError, match="images shrunk to 0.5 by torch7, which skips pixels; expected half-pixel"):
+        card_of({"side": 128, "upscale": 0.5, "convention": "torch7"}, net, "x")
     odd = override(PAPER, ["stages.3.upscale=0.3", "views.convention=half-pixel"])
     with pytest.raises(UsageError, match="stage all-56: 64 pixels enlarged 0.3 times, expected a multiple of 8"):
         rehearse(odd, 200, 64)

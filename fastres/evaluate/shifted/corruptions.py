@@ -3,7 +3,8 @@
 Kinds and constants are those of Tiny ImageNet-C (Hendrycks and Dietterich, "Benchmarking Neural Network Robustness to
 Common Corruptions and Perturbations", ICLR 2019), which was made of 64-pixel photos: lengths here are theirs times side
 / 64. Three are made in another way: frost of noise instead of photos of frost, fog of octaves of noise, and glass shows
-neighbours instead of swapping them. So errors on these compare networks with each other, not with that paper's table.
+neighbours instead of swapping them. So errors on these compare networks with each other, on data of one side, and not
+with that paper's table.
 
 Every function takes photos f32 [B, 3, S, S] from 0 to 1 and the chance of their ids, and returns the same shape, not
 yet clipped. Chance is a function of the corruption and the id alone, so no batch size and no order changes a photo.
@@ -18,6 +19,7 @@ from PIL import Image
 
 from fastres.evaluate.shifted.tools import Chance, blur, filtered_by_disk, octaves, sample, streak, zoomed
 
+VERSION = 1  # of all of them together: what was judged on another is judged anew
 GREY = (0.299, 0.587, 0.114)
 SIDE = 64  # of the photos that the constants were chosen for
 FROST = (0.75, 0.85, 0.95)  # colour of ice
@@ -59,7 +61,7 @@ def motion_blur(x: torch.Tensor, chance: Chance) -> torch.Tensor:
 
 
 def zoom_blur(x: torch.Tensor, chance: Chance) -> torch.Tensor:
-    """The photo and sixteen enlargements of it, up to 1.15 times, on each other."""
+    """The photo twice and fifteen enlargements of it, up to 1.15 times, on each other."""
     return (x + sum(zoomed(x, 1 + step / 100) for step in range(16))) / 17
 
 

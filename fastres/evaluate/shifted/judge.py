@@ -38,7 +38,11 @@ class Shifted:
 
     @classmethod
     def of(cls, plain: dict) -> "Shifted":
-        """From what plain() made."""
+        """From what plain() made. ValueError for anything else."""
+        numbers = [plain.get("clean"), *(plain.get("errors") or {}).values()]
+        known = tuple(plain.get("errors") or ()) == NAMES
+        if not known or not all(type(number) in (int, float) and 0 <= number <= 100 for number in numbers):
+            raise ValueError(f"no errors in % on {len(NAMES)} corruptions")
         return cls(plain["clean"], plain["errors"])
 
     def plain(self) -> dict:
@@ -88,7 +92,8 @@ def judge_shifted(
     )
     world.same_statistics(network)
     network, found = folded(network, precision), {}
-    with Progress((len(NAMES) + 1) * len(data), "corrupted photos") as progress:
+    mine = -(-len(data) // world.size)
+    with Progress((len(NAMES) + 1) * mine, "corrupted photos") as progress:
         for name in (None, *NAMES):
             split = data if name is None else _Corrupted(data, name)
             scores = scores_on_device(network, split, plan, precision, world=world, progress=progress)

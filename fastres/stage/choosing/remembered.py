@@ -36,7 +36,7 @@ def key(network: ResNet, stage: Stage, schedule: Schedule, geometry: Geometry, p
             device_name(precision.device),
             f"torch {torch.__version__}",
             f"{net.arch} of width {net.width}, {net.classes} classes, stem {net.stem}",
-            f"learns {' '.join(stage.train)}, bn {stage.bn}",
+            f"learns {' '.join(stage.train)}, bn {stage.bn}" + (", pulled" if stage.pull else ""),
             f"{geometry.side} to {geometry.crop} pixels, batch {schedule.batch_size}, {precision.name}",
             f"sgd of {schedule.optimizer.impl}",
             *_added(schedule.views),

@@ -3,11 +3,14 @@
 import json
 from pathlib import Path
 
+from fastres.data.batch import Split
 from fastres.evaluate.shifted import CORRUPTIONS, Shifted, judge_shifted
+from fastres.evaluate.shifted.corruptions import VERSION
 from fastres.machine.console import say
-from fastres.machine.device import choose_precision
+from fastres.machine.device import Precision, choose_precision
+from fastres.machine.errors import DataError, MachineError
 from fastres.machine.files import write_atomic
-from fastres.model.metadata import read_metadata
+from fastres.model.metadata import digest_of
 from fastres.study.findings.measures import spread_of, uncertainty
 from fastres.study.findings.networks import WEIGHTS, loaded, opened, scorable
 from fastres.study.findings.runs import Trained
@@ -28,28 +31,30 @@ def shifts(systems: dict[str, list[Trained]], data: Path | None, device: str, pr
     precision = choose_precision(precision, split.device)
     found: dict[str, list[Shifted]] = {}
     for run in runs:
-        kept = _kept(run)
-        if kept is None:
-            say(f"{run.folder.name}: on corrupted photos")
-            network, geometry, settings = loaded(run, split, manifest.side)
-            kept = judge_shifted(network, split, geometry, settings, precision, source=run.folder / WEIGHTS)
-            content = {"weights": _digest(run), **kept.plain()}
-            write_atomic(run.folder / KEPT, (json.dumps(content, indent=1) + "\n").encode())
-        found.setdefault(run.name, []).append(kept)
-    return _table(found, systems)
+        try:
+            found.setdefault(run.name, []).append(_judged(run, split, manifest.side, precision))
+        except DataError as fault:
+            say(f"{run.folder.name} is not judged on corrupted photos: {fault}")
+    return _table({name: mine for name, mine in found.items() if mine}, systems)
 
 
-def _digest(run: Trained) -> str:
-    return read_metadata(run.folder / WEIGHTS)["digest"]
-
-
-def _kept(run: Trained) -> Shifted | None:
-    """What these very weights were judged at; None where nothing fit to be read says so."""
+def _judged(run: Trained, split: Split, side: int, precision: Precision) -> Shifted:
+    """What the run's network errs on, now or as it was judged before by the same corruptions and in this precision."""
+    network, geometry, settings = loaded(run, split, side)
+    of = {"weights": digest_of(network.state_dict()), "precision": precision.name, "corruptions": VERSION}
     try:
         content = json.loads((run.folder / KEPT).read_bytes())
-        return Shifted.of(content) if content["weights"] == _digest(run) else None
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+        if {name: content.get(name) for name in of} == of:
+            return Shifted.of(content)
+    except (OSError, ValueError, AttributeError):  # nothing there that is fit to be read
+        pass
+    say(f"{run.folder.name}: on corrupted photos")
+    found = judge_shifted(network, split, geometry, settings, precision, source=run.folder / WEIGHTS)
+    try:
+        write_atomic(run.folder / KEPT, (json.dumps({**of, **found.plain()}, indent=1) + "\n").encode())
+    except (OSError, MachineError) as fault:
+        say(f"{run.folder.name}: what it errs on is not kept, and is judged anew another time: {fault}")
+    return found
 
 
 def _table(found: dict[str, list[Shifted]], systems: dict[str, list[Trained]]) -> Table:
