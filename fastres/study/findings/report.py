@@ -61,7 +61,7 @@ def gather(
         )
     claim_folder(out)
     systems = by_system(runs)
-    answers = answer(systems)
+    answers, shifted = answer(systems), shift(systems)  # which may add to `notes`
     kind = kind_of(runs)
     notes = [*notes, *notes_on_epochs(runs), *notes_on_rates(runs), *notes_on_nets(systems)]
     if kind == own.KIND:
@@ -70,7 +70,7 @@ def gather(
     else:
         found, pictures = _of_the_paper(systems, answers, out)
         verdicts = judge(systems, (answers.system, answers.wrong) if answers else None)
-    if (shifted := shift(systems)) is not None:
+    if shifted is not None:
         found["shifted"] = shifted
     return Result(label_of(kind, runs), kind, systems, found, verdicts, pictures, notes)
 
