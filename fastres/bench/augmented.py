@@ -1,7 +1,8 @@
 """What resized crops, erasing, MixUp and CutMix cost: beside our own plain view, torchvision and kornia.
 
 In each mode one of them is added to the views of `bench views`, for every image. Our plain view takes turns with the
-rest, so that what the one thing more costs is a ratio of the same minutes.
+rest, so that what the one thing more costs is a ratio of the same minutes. One mode more has photos that were packed at
+twice the side, of which resized crops are made.
 """
 
 import argparse
@@ -29,6 +30,7 @@ ADDED = {
     "CutMix": {"cutmix": 1.0},
 }
 PLAIN = "fastres, plain"
+LARGE = {"C: 128 to 64, crop 56": Geometry(128, 0.5)}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -56,21 +58,20 @@ def main(argv: list[str] | None = None) -> int:
 
 def measure(args) -> dict:
     """All contenders of all modes in turns: {machine, rows, ratios, skipped}."""
-    described, rng = facts.machine(args.device), np.random.default_rng(0)
-    pixels = rng.integers(0, 256, (args.images, SIDE, SIDE, 3), dtype=np.uint8)
-    images, order = (torch.from_numpy(a).to(args.device) for a in (pixels, rng.permutation(args.images)))
+    described = facts.machine(args.device)
     rows, skipped, found = [], [], {}
-    for where, geometry in MODES.items():
-        for name, settings in ADDED.items():
-            if args.only not in name:
-                continue
-            mode = f"{where}, {name}"
-            contenders, left_out = harness.all_of(_contenders(mode, geometry, settings, images, order, args))
-            ran, failed = harness.take_turns(contenders, args.rounds, args.seconds, args.device)
-            skipped += left_out + failed
-            made = [harness.row(contender) for contender in ran]
-            rows += made
-            found |= _ratios(made)
+    for modes, added in ((MODES, tuple(ADDED)), (LARGE, ("resized crop",))):
+        chosen = [name for name in added if args.only in name]
+        images, order = _photos(next(iter(modes.values())).side, args) if chosen else (None, None)
+        for where, geometry in modes.items():
+            for name in chosen:
+                mode = f"{where}, {name}"
+                contenders, left_out = harness.all_of(_contenders(mode, geometry, ADDED[name], images, order, args))
+                ran, failed = harness.take_turns(contenders, args.rounds, args.seconds, args.device)
+                skipped += left_out + failed
+                made = [harness.row(contender) for contender in ran]
+                rows += made
+                found |= _ratios(made)
     return {
         "machine": described,
         "batch": args.batch,
@@ -79,6 +80,13 @@ def measure(args) -> dict:
         "ratios": found,
         "skipped": list(dict.fromkeys(skipped)),
     }
+
+
+def _photos(side: int, args) -> tuple[torch.Tensor, torch.Tensor]:
+    """Random images u8 [N, side, side, 3], of larger ones as many fewer, and an order of them, i64 [N]."""
+    rng, count = np.random.default_rng(0), max(2, args.images * SIDE**2 // side**2)
+    pixels = rng.integers(0, 256, (count, side, side, 3), dtype=np.uint8)
+    return tuple(torch.from_numpy(array).to(args.device) for array in (pixels, rng.permutation(count)))
 
 
 def _contenders(mode: str, geometry: Geometry, settings: dict, images, order, args) -> list:

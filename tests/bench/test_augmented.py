@@ -14,13 +14,16 @@ from fastres.views.geometry import Geometry
 
 
 @pytest.mark.slow
-def test_a_short_run_compares_with_peers_and_with_the_plain_view(tmp_path, capfd):
+@pytest.mark.parametrize(
+    ("only", "added", "more"), [("Mix", ("MixUp", "CutMix"), ()), ("resized", ("resized crop",), augmented.LARGE)]
+)
+def test_a_short_run_compares_with_peers_and_with_the_plain_view(tmp_path, capfd, only, added, more):
     words = ["augmented", "--batch", "8", "--rounds", "2", "--seconds", "0.01", "--images", "40", "--device", "cpu"]
-    assert bench.main([*words, "--only", "Mix", "--json", str(tmp_path / "a.json")]) == 0
+    assert bench.main([*words, "--only", only, "--json", str(tmp_path / "a.json")]) == 0
     printed = capfd.readouterr().out
-    assert "| A: 64 to 256, crop 224, MixUp | img/s |" in printed and "**fastres, plain float32**" in printed
+    assert f"| A: 64 to 256, crop 224, {added[0]} | img/s |" in printed and "**fastres, plain float32**" in printed
     result = json.loads((tmp_path / "a.json").read_text())
-    modes = {f"{where}, {name}" for where in augmented.MODES for name in ("MixUp", "CutMix")}
+    modes = {f"{where}, {name}" for where in (*augmented.MODES, *more) for name in added}
     assert {row["mode"] for row in result["rows"]} == modes
     for mode in modes:
         rates = {row["name"]: row["img_per_s"] for row in result["rows"] if row["mode"] == mode}
