@@ -61,5 +61,5 @@ def test_images_too_large_to_enlarge():
     schedule = Schedule(name="x", weights=None, stages=(Stage(name="all", epochs=1, train=("*",), upscale=1_000_000),))
     with pytest.raises(UsageError, match="16 pixels enlarged 1000000 times, expected a multiple of 8 up to 8192"):
         rehearse(schedule, 4, 16)
-    with pytest.raises(UsageError, match="64 pixels enlarged 1000 times, expected no more than 8192"):
+    with pytest.raises(UsageError, match="64 pixels enlarged 1000 times, expected a multiple of 8 up to 8192"):
         completed({"side": 64}, Given(upscale=1000), "w")
