@@ -106,7 +106,7 @@ def _launch(plan, views: int, images, rows, ids, out, *arguments) -> None:
         ROOM=geometry.room,
         VIEWS=views,
         TRAIN=training,
-        MARCH=geometry.upscale > 1,
+        MARCH=geometry.resized > geometry.side,
         SIDE=geometry.side,
         CROP=crop,
         CHANNELS=plan.channels,

@@ -14,7 +14,8 @@ from fastres.study.findings.claims import CLAIMS, EPOCHS, judge
 from fastres.study.findings.crops import susceptible
 from fastres.study.findings.measures import spread_of
 from fastres.study.findings.notes import notes_on_rates
-from fastres.study.findings.report import Result, gather, summary_lines
+from fastres.study.findings.report import gather, summary_lines
+from fastres.study.findings.result import Result
 from fastres.study.findings.runs import by_system, read_runs
 from fastres.study.findings.tables import table_1, table_2
 from fastres.study.jobs import plan

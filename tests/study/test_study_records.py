@@ -7,7 +7,7 @@ from pathlib import Path
 from fastres.study.findings.claims import judge
 from fastres.study.findings.notes import kind_of, label_of, notes_on_nets
 from fastres.study.findings.record import page_table, record
-from fastres.study.findings.report import Result
+from fastres.study.findings.result import Result
 from fastres.study.findings.runs import by_system, read_runs
 from fastres.study.findings.tables import table_1, table_2
 from preprocess.small_world.classes import wnids

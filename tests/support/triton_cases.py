@@ -57,6 +57,7 @@ CASES = {  # what each probes: (plan, number of samples)
     "everything": (plan_of("everything", Geometry(16, 2), "triton", channels=4), 5),
     "everything, shrinking": (plan_of("everything", Geometry(16, 1), "triton"), 7),
     "nearly whole": (plan_of("nearly whole", Geometry(24, 1), "triton"), 3),
+    "half as large again": train(16, 1.5, 2),
     "packed large": train(32, 0.5, 2, **HALF_PIXEL),
     "packed large, everything": (plan_of("everything", Geometry(32, 0.25), "triton"), 3),
     "twelve views, packed large": fixed(24, 1 / 3, 1, **HALF_PIXEL),
@@ -73,7 +74,7 @@ LARGE = [  # half a minute in the interpreter
         "extreme",
     ),
     *("resized", "everything, shrinking", "nearly whole", "mixed, bfloat16"),
-    *("packed large", "packed large, everything"),
+    *("half as large again", "packed large", "packed large, everything"),
 ]
 HALF_BITS = {torch.float32: None, torch.bfloat16: 8, torch.float16: 11}
 

@@ -24,7 +24,7 @@ from tests.support.augmented import plan_of as augmented
 from tests.support.view_bound import bound
 from tests.support.view_plans import bytes_of, plan_of
 
-GEOMETRIES = [(64, 4), (64, 1), (32, 4), (32, 1), (8, 1), (8, 4), (40, 3), (24, 2), (64, 0.5), (96, 1 / 3)]
+GEOMETRIES = [(64, 4), (64, 1), (32, 4), (32, 1), (8, 1), (8, 4), (40, 3), (24, 2), (64, 0.5), (96, 1 / 3), (32, 1.5)]
 EXTREME = {"brightness": 1.0, "contrast": 1.0, "saturation": 1.0, "lighting": 1.0}
 
 

@@ -8,7 +8,8 @@ from fastres.machine import facts, strict_json
 from fastres.machine.device import choose_device
 from fastres.study.findings import own
 from fastres.study.findings.notes import ONE_SEED
-from fastres.study.findings.report import Result, summary_lines
+from fastres.study.findings.report import summary_lines
+from fastres.study.findings.result import Result
 from fastres.track.record import record_folder
 
 OF_DATA = ("figure 7", own.ANSWERS, "figure 2")  # pictures of validation images, or of weights that learned from data

@@ -1,7 +1,6 @@
 """A study's result: tables, verdicts and pictures from run folders, as data, as text and as one page."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from fastres.machine import strict_json
@@ -14,35 +13,10 @@ from fastres.study.findings.curves import FIGURES, CurveFigure, draw_curves
 from fastres.study.findings.filters import draw_filters
 from fastres.study.findings.notes import ONE_SEED, kind_of, label_of, notes_on_epochs, notes_on_nets, notes_on_rates
 from fastres.study.findings.page import Section, file_of, page
+from fastres.study.findings.result import Result
 from fastres.study.findings.runs import Trained, by_system
 from fastres.study.findings.tables import Table
 from fastres.study.folder import claim_folder
-
-
-@dataclass(frozen=True)
-class Result:
-    """All that a study found. `kind`: of its data, a key of notes.LABELS; tables and pictures (PNG files) by key."""
-
-    label: str
-    kind: str
-    systems: dict[str, list[Trained]]
-    tables: dict[str, Table]
-    verdicts: list[Verdict]
-    pictures: dict[str, Path]
-    notes: list[str] = field(default_factory=list)
-
-    def plain(self) -> dict:
-        """Fit for JSON: no paths but the pictures' names."""
-        return {
-            "label": self.label,
-            "kind": self.kind,
-            "tables": {key: table.plain() for key, table in self.tables.items()},
-            "verdicts": [verdict.plain() for verdict in self.verdicts],
-            "disagrees": [v.claim.text for v in self.verdicts if v.word == "disagrees"],
-            "pictures": {key: path.name for key, path in self.pictures.items()},
-            "notes": self.notes,
-            "runs": [_plain_run(run) for runs in self.systems.values() for run in runs],
-        }
 
 
 def gather(
@@ -219,32 +193,3 @@ def as_text(result: Result, page_path: Path) -> str:
 def _heading(figure: CurveFigure) -> str:
     """With the paper's number where it has one."""
     return f"{figure.key.capitalize()}: {figure.title}" if figure.key.startswith("figure") else figure.title
-
-
-def _plain_run(run: Trained) -> dict:
-    """A run's own figures, without paths."""
-    kept = (
-        "errors",
-        "gate",
-        "count",
-        "stages",
-        "train_s",
-        "val_s",
-        "eval_s",
-        "wall_s",
-        "device",
-        "precision",
-        "torch",
-        "commits",
-    )
-    curve = ("epoch_total", "stage_name", "lr", "val_top1_err", "val_top5_err", "train_s")
-    return {
-        "system": run.name,
-        "seed": run.seed,
-        "status": run.status,
-        "taken_over_stages": run.shared,
-        "flop_per_image": list(run.flop),
-        "images": run.images,
-        **{key: run.summary[key] for key in kept if key in run.summary},
-        "epochs": [{key: record[key] for key in curve} for record in run.epochs],
-    }
