@@ -4,7 +4,7 @@ python -m fastres.evaluate runs/live/paper-s0
 python -m fastres.evaluate final.safetensors --data packed --combine softmax
 python -m fastres.evaluate runs/live/paper-s0 --split test --submission answers.txt
 python -m fastres.evaluate runs/live/paper-s0 --out mistakes    # each image's answer, confusions, the worst mistakes
-python -m fastres.evaluate runs/live/paper-s0 --gate            # what twelve crops for unsure images alone would cost
+python -m fastres.evaluate runs/live/paper-s0 --gate            # what further crops for unsure images alone would cost
 python -m fastres.evaluate runs/live/paper-s0 --split test --submission answers.txt --gate 2.5
 python -m fastres.evaluate runs/live/paper-s0 --shifted         # on fifteen corruptions of the photos, too
 """
@@ -26,7 +26,7 @@ from fastres.data.labels import read_names
 from fastres.data.manifest import FILE_NAME, Manifest, load_manifest
 from fastres.evaluate import combining
 from fastres.evaluate.belonging import check_side, data_of, in_order_of
-from fastres.evaluate.gate import FIND, Gate, find_gate, gated_ranking, margin_or_find, views_per_image
+from fastres.evaluate.gate import FIND, Gate, find_gate, gated_ranking, margin_or_find
 from fastres.evaluate.mistake_files import as_text, claim_mistakes, write_mistakes
 from fastres.evaluate.mistakes import find_mistakes
 from fastres.evaluate.scores import check_scores, score
@@ -78,8 +78,8 @@ def parser() -> argparse.ArgumentParser:
         nargs="?",
         const=FIND,
         metavar="MARGIN",
-        help="twelve views only where the centre crop's best score leads by less than MARGIN, the centre elsewhere; "
-        "without a number: find the margin from a labelled split",
+        help="the centre crop alone where its best score leads by MARGIN, elsewhere more of the twelve until they "
+        "do; without a number: find the margin from a labelled split",
     )
     p.add_argument("--shifted", action="store_true", help="judge each of fifteen corruptions of the images as well")
     p.add_argument("--engine", choices=tuple(ENGINES), help="default: the first that the data are packed for")
@@ -157,7 +157,7 @@ def run(args: argparse.Namespace, world: World) -> dict:
     world.same(network)
     say(f"device: {device_name(world.device)}, {precision.name}")
     with kept_beside(packed, world.device.type == "cuda"):
-        scores, ranking, gated = _scored(args, network, data, card, precision, world)
+        scores, ranking, made = _scored(args, network, data, card, precision, world)
         check_scores(ranking[:, None] if scores is None else scores, model.source, precision)
         judged = (card.geometry, card.settings, precision, world, model.source)
         shifted = judge_shifted(network, data, *judged) if args.shifted else None
@@ -169,8 +169,8 @@ def run(args: argparse.Namespace, world: World) -> dict:
         if args.submission:
             write_submission(args.submission, files, ranking, manifest)
             result["submission"] = str(args.submission)
-        if gated is not None:
-            result["gate"] = {"margin": args.gate, "views": views_per_image(gated)}
+        if made is not None:
+            result["gate"] = {"margin": args.gate, "views": made}
             if labelled:
                 result["errors"] = {args.combine: {"gated": combining.top_errors(ranking, data.labels.cpu())}}
         elif labelled:
@@ -184,9 +184,9 @@ def run(args: argparse.Namespace, world: World) -> dict:
 
 def _scored(
     args: argparse.Namespace, network: ResNet, data: Split, card: Card, precision: Precision, world: World
-) -> tuple[torch.Tensor | None, torch.Tensor, torch.Tensor | None]:
-    """Scores f32 [N, 12, C] of all views, combined ones f64 [N, C]; or, behind a gate, no scores, and which images had
-    all views, bool [N]."""
+) -> tuple[torch.Tensor | None, torch.Tensor, float | None]:
+    """Scores f32 [N, 12, C] of all views, combined ones f64 [N, C]; or, behind a gate, no scores, and the views that
+    were made, per image."""
     plan = views.twelve_views(card.geometry, card.settings, precision.dtype)
     if args.gate not in (None, FIND):
         return None, *gated_ranking(network, data, plan, precision, args.gate, args.combine, world)
@@ -202,7 +202,7 @@ def _judged(
     found = find_mistakes(scores, data.labels, classes, files, args.combine)
     if args.out:
         write_mistakes(args.out, found, data)
-    gate = {"gate": asdict(find_gate(scores, data.labels, args.combine))} if args.gate == FIND else {}
+    gate = {"gate": find_gate(scores, data.labels, args.combine).plain()} if args.gate == FIND else {}
     return {"errors": combining.error_table(scores, data.labels), "mistakes": found.plain(), **gate}
 
 
@@ -219,9 +219,9 @@ def show(result: dict, args: argparse.Namespace) -> None:
     if args.shifted:
         print(f"\n{Shifted.of(result['shifted']).as_text(result['count'])}")
     if args.gate == FIND:
-        print(f"\n{Gate(**result['gate']).as_text()}")
+        print(f"\n{Gate.of(result).as_text()}")
     elif args.gate is not None:
-        print(f"{result['gate']['views']:.2f} views an image: twelve where the margin is below {args.gate:g}")
+        print(f"{result['gate']['views']:.2f} views an image: the centre alone where its margin is {args.gate:g}")
     if args.out:
         print(f"\neach image's answer, both tables and pictures are in {args.out}")
     if args.submission:

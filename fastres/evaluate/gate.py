@@ -1,13 +1,18 @@
-"""Twelve crops only where one leaves the answer open: an image whose centre crop is sure enough keeps that answer.
+"""Views until the answer is sure: an image gets the centre crop, then more of the twelve, until a class leads enough.
 
-The margin of an image is how far its best class's score lies above the second's in the centre crop: the logarithm of
-the ratio of their probabilities. Where it is below the threshold, the eleven other views are made. A labelled split,
-scored in all views, says what each threshold costs; the one chosen has the fewest views with an error of at most SLACK
-points more than all views have, there and at every larger threshold.
+After k views the margin of an image is how far its best class's score lies above the second's, both summed over those
+views (expsum): the logarithm of the ratio of their probabilities. The k views together lead by k times that, which the
+12 - k to come would have to take back. So an image stops after k views where
+
+    margin * 11 k / (12 - k) >= the threshold,
+
+which for the centre crop alone is: where its margin is the threshold at least. A labelled split, scored in all views,
+says what each threshold costs; the one chosen has the fewest views with an error of at most SLACK points more than all
+views have, there and at every larger threshold.
 """
 
 import argparse
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 import torch
@@ -24,13 +29,17 @@ from fastres.machine.processes.world import World
 FIND = "find"  # --gate without a number
 SLACK = 0.1  # points of top-1 error
 CENTRE, TWELVE = combining.METHODS["centre"], combining.METHODS["12-crop"]
+# Which views follow which: the centre, the whole image mirrored, then pairs of unlike ones, a mirrored one in each.
+ROUNDS = (0,), (11,), (10, 5), (1, 9), (4, 6), (2, 8), (3, 7)
+ORDER = [view for chosen in ROUNDS for view in chosen]
+AFTER = tuple(int(k) for k in np.cumsum([len(chosen) for chosen in ROUNDS]))  # views after each round: 1, 2, 4 .. 12
 
 
 @dataclass(frozen=True)
 class Gate:
     """What a threshold gives on N labelled images; errors are top-1, in %.
 
-    margin     images below it get twelve views; None: no margin spares any
+    margin     what the centre's margin has to be for no further view; None: no margin spares any
     views      made, per image
     error      with the gate; `all_views` and `centre` without
     held_out   the gate's error where each half of the images is judged by the threshold of the other; and the views
@@ -44,59 +53,82 @@ class Gate:
     held_out: float
     held_out_views: float
 
+    @classmethod
+    def of(cls, summary: dict) -> "Gate | None":
+        """From a run's summary; None where it has none, or one of the versions that knew two rounds alone."""
+        plain = dict(summary.get("gate") or {})
+        return cls(**plain) if plain.pop("after", None) == list(AFTER) else None
+
+    def plain(self) -> dict:
+        """For JSON; `after` says after how many views an image may stop."""
+        return {**asdict(self), "after": list(AFTER)}
+
     def as_text(self) -> str:
         if self.margin is None:
             return "no image can do without the twelve crops: the error would grow at any margin"
         fewer = len(TWELVE) / self.views
         return (
-            f"twelve crops only where the centre's margin is below {self.margin!r}: {self.views:.2f} views an image, "
-            f"{fewer:.1f} times fewer; top-1 error {self.error:.2f} %, with all views {self.all_views:.2f}, the centre "
-            f"alone {self.centre:.2f}. Each half by the other half's margin: {self.held_out_views:.2f} views, "
-            f"{self.held_out:.2f} %"
+            f"the centre alone where its margin is {self.margin!r}, further crops until they agree elsewhere: "
+            f"{self.views:.2f} views an image, {fewer:.1f} times fewer than twelve; top-1 error {self.error:.2f} %, "
+            f"with all views {self.all_views:.2f}, the centre alone {self.centre:.2f}. Each half by the other half's "
+            f"margin: {self.held_out_views:.2f} views, {self.held_out:.2f} %"
         )
 
 
-def margins(centre: torch.Tensor) -> torch.Tensor:
-    """Scores of the centre crop [N, C] -> f64 [N], from 0; infinite where there is one class only."""
-    best = centre.double().topk(min(2, centre.shape[1]), dim=1).values
-    return best[:, 0] - best[:, 1] if best.shape[1] == 2 else torch.full((len(centre),), torch.inf)
+def margins(scores: torch.Tensor) -> torch.Tensor:
+    """Scores f32 [N, k, C] of the first k views in ORDER -> f64 [N], from 0: what is compared with the threshold.
+
+    Infinite where there is one class only.
+    """
+    seen = scores.shape[1]
+    best = combining.combine(scores, "expsum").topk(min(2, scores.shape[2]), dim=1).values
+    margin = best[:, 0] - best[:, 1] if best.shape[1] == 2 else torch.full_like(best[:, 0], torch.inf)
+    return margin * ((len(TWELVE) - 1) * seen / (len(TWELVE) - seen))
 
 
 def find_gate(scores: torch.Tensor, labels: torch.Tensor, how: str = "expsum") -> Gate:
     """The gate of scores f32 [N, 12, C] of all views and labels i64 [N], `how` they are combined."""
-    margin = margins(scores[:, CENTRE[0]]).cpu().numpy()
-    wrong = {
-        name: (combining.rank_of_truth(combining.combine(scores[:, chosen], how), labels) > 0).cpu().numpy()
-        for name, chosen in (("centre", CENTRE), ("all", TWELVE))
-    }
+    scores = scores[:, ORDER]
+    margin = torch.stack([margins(scores[:, :seen]) for seen in AFTER[:-1]], 1).cpu().numpy()
+    ranking = [combining.combine(scores[:, :seen], how) for seen in AFTER]
+    wrong = torch.stack([combining.rank_of_truth(one, labels) > 0 for one in ranking], 1).cpu().numpy()
     half = np.arange(len(margin)) % 2 == 1
     judged = [(half, ~half), (~half, half)] if len(margin) > 1 else [(half | True, half | True)]
-    held = np.zeros(len(margin), bool)
+    held = np.zeros(len(margin), np.int64)
     for ours, others in judged:
-        found = _threshold(margin[others], wrong["centre"][others], wrong["all"][others])
-        held[ours] = margin[ours] < found
-    threshold = _threshold(margin, wrong["centre"], wrong["all"])
-    gated = margin < threshold
+        held[ours] = _rounds(margin[ours], _threshold(margin[others], wrong[others]))
+    threshold = _threshold(margin, wrong)
+    found = _rounds(margin, threshold)
     return Gate(
         margin=threshold if np.isfinite(threshold) else None,
-        views=views_per_image(gated),
-        error=_error(gated, wrong),
-        all_views=100.0 * float(wrong["all"].mean()),
-        centre=100.0 * float(wrong["centre"].mean()),
-        held_out=_error(held, wrong),
-        held_out_views=views_per_image(held),
+        views=_views(found),
+        error=_error(wrong, found),
+        all_views=100.0 * float(wrong[:, -1].mean()),
+        centre=100.0 * float(wrong[:, 0].mean()),
+        held_out=_error(wrong, held),
+        held_out_views=_views(held),
     )
 
 
-def _threshold(margin: np.ndarray, centre: np.ndarray, every: np.ndarray) -> float:
-    """The smallest margin from which on no larger one has more than SLACK points of error above all views'."""
-    order = np.argsort(margin, kind="stable")
-    # wrong[k]: images answered wrongly when the k with the smallest margins get all views
-    gained = np.concatenate([[0], np.cumsum(every[order].astype(np.int64) - centre[order])])
-    wrong = int(centre.sum()) + gained
-    good = wrong <= int(every.sum()) + SLACK / 100 * len(margin) + 1e-9
-    bounds = np.concatenate([margin[order], [np.inf]])  # gating the k smallest: the threshold is the next margin
-    possible = np.concatenate([[True], bounds[1:] > bounds[:-1]])  # of equal margins all are gated, or none
+def _rounds(margin: np.ndarray, threshold: float) -> np.ndarray:
+    """Margins f64 [N, R - 1] after all rounds but the last -> in which round each image stops, i64 [N], from 0."""
+    return (np.maximum.accumulate(margin, axis=1) < threshold).sum(1)
+
+
+def _threshold(margin: np.ndarray, wrong: np.ndarray) -> float:
+    """The smallest threshold from which on no larger one has more than SLACK points of error above all views'.
+
+    margin f64 [N, R - 1], wrong bool [N, R] after each round
+    """
+    # a threshold above an image's margin of a round, and of all rounds before, sends it on to the next
+    passing = np.maximum.accumulate(margin, axis=1).ravel()
+    order = np.argsort(passing, kind="stable")
+    change = np.diff(wrong.astype(np.int64), axis=1).ravel()[order]
+    # answers[k]: images answered wrongly when the k smallest margins are passed
+    answers = int(wrong[:, 0].sum()) + np.concatenate([[0], np.cumsum(change)])
+    good = answers <= int(wrong[:, -1].sum()) + SLACK / 100 * len(margin) + 1e-9
+    bounds = np.concatenate([passing[order], [np.inf]])  # passing the k smallest: the threshold is the next margin
+    possible = np.concatenate([[True], bounds[1:] > bounds[:-1]])  # of equal margins all are passed, or none
     bad = np.flatnonzero(possible & ~good)
     first = 0 if len(bad) == 0 else int(np.flatnonzero(possible & (np.arange(len(bounds)) > bad[-1]))[0])
     return _between(float(bounds[first - 1]), float(bounds[first])) if first else 0.0
@@ -110,13 +142,13 @@ def _between(low: float, high: float) -> float:
     return next((number for number in shorter if low < number < high), high)
 
 
-def _error(gated: np.ndarray, wrong: dict[str, np.ndarray]) -> float:
-    return 100.0 * float(np.where(gated, wrong["all"], wrong["centre"]).mean())
+def _error(wrong: np.ndarray, rounds: np.ndarray) -> float:
+    return 100.0 * float(wrong[np.arange(len(wrong)), rounds].mean())
 
 
-def views_per_image(gated: np.ndarray | torch.Tensor) -> float:
-    """The views that were made, by which images got all of them, bool [N]."""
-    return 1 + (len(TWELVE) - 1) * float(np.asarray(gated).mean())
+def _views(rounds: np.ndarray) -> float:
+    """Views per image, by the round in which each one stops, i64 [N]."""
+    return float(np.take(AFTER, rounds).mean())
 
 
 def margin_or_find(text: str) -> float | str:
@@ -157,22 +189,26 @@ def gated_ranking(
     how: str = "expsum",
     world: World | None = None,
     progress: Progress | None = None,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Ranking scores f64 [N, C] by `plan`'s twelve views where the centre's margin is below `margin`, by the centre
-    alone elsewhere; and which images had them, bool [N]. Both on the CPU. progress: counts each image once, by its
-    centre crop. The rest: see scores_on_device.
+) -> tuple[torch.Tensor, float]:
+    """Ranking scores f64 [N, C], on the CPU, by as many of `plan`'s twelve views as each image needs at the threshold
+    `margin`; and the views that were made, per image. progress: counts each image once, by its centre crop. The rest:
+    see scores_on_device.
     """
     world = world or World(data.device)
-
-    def scored(part: Split, chosen: list[int], label: str, shown: Progress | None = None) -> torch.Tensor:
-        some = replace(plan, views=tuple(plan.views[i] for i in chosen))
-        return scores_on_device(network, part, some, precision, label=label, world=world, progress=shown).cpu()
-
-    centre = scored(data, CENTRE, "centre crops", progress)
-    gated = margins(centre[:, 0]) < margin
-    ranking = combining.combine(centre, how)
-    hard = gated.nonzero()[:, 0].numpy()
-    if len(hard):
-        rest = scored(_Part(data, hard), [i for i in TWELVE if i not in CENTRE], "other crops")
-        ranking[hard] = combining.combine(torch.cat([centre[hard], rest], dim=1), how)
-    return ranking, gated
+    rounds, live = np.zeros(len(data), np.int64), np.arange(len(data))
+    ranking = scores = torch.empty(0)
+    for number, chosen in enumerate(ROUNDS):
+        some = replace(plan, views=tuple(plan.views[view] for view in chosen))
+        seen = {"label": "further crops"} if number else {"label": "centre crops", "progress": progress}
+        new = scores_on_device(network, _Part(data, live), some, precision, world=world, **seen).cpu()
+        scores = torch.cat([scores, new], dim=1) if number else new
+        combined = combining.combine(scores, how)
+        ranking = ranking.index_copy(0, torch.from_numpy(live), combined) if number else combined
+        if number == len(ROUNDS) - 1:
+            break
+        unsure = margins(scores) < margin
+        live, scores = live[unsure.numpy()], scores[unsure]
+        if len(live) == 0:
+            break
+        rounds[live] = number + 1
+    return ranking, _views(rounds)

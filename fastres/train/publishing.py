@@ -1,7 +1,6 @@
 """What a run leaves for others: weights with what one must know to use them, pictures, summary; and W&B's share."""
 
 import time
-from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -57,7 +56,7 @@ def publish(
     }
     summary = summarise(setting, log, errors, drawn, seconds)
     if scores is not None:
-        summary["gate"] = asdict(find_gate(scores.to(setting.val.device), setting.val.labels, PAPERS))
+        summary["gate"] = find_gate(scores.to(setting.val.device), setting.val.labels, PAPERS).plain()
     return summary
 
 

@@ -146,9 +146,9 @@ def _crops_as_text(summary: dict, folder: Path) -> list[str]:
     if not summary["errors"]:
         return [f"not evaluated with twelve crops (--no-evaluation); python -m fastres.evaluate {folder} does"]
     of_what = f" of {summary['dataset']}" if "dataset" in summary else ""  # not in those of older versions
-    gate = [f"{Gate(**summary['gate']).as_text()} (--gate)"] if "gate" in summary else []
+    gate = Gate.of(summary)
     return [
         format_errors(summary["errors"], "expsum", summary["count"], summary.get("expected")),
         f"on {summary['count']} validation images{of_what}; scores of crops combined by summing e^score",
-        *gate,
+        *([f"{gate.as_text()} (--gate)"] if gate else []),
     ]

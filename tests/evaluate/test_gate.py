@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+import fastres
 from fastres import views
 from fastres.data.manifest import load_manifest
 from fastres.data.resident import Resident
@@ -20,6 +21,7 @@ from fastres.model.card import card_of
 from fastres.model.network import describe
 from fastres.model.target import read_model
 from fastres.model.weights import network_from
+from fastres.predict.answering import Answering, open_model
 from tests.support.tiny_runs import train_tiny
 
 
@@ -33,12 +35,17 @@ def made(images: int, classes: int, seed: int):
     return common + own, labels
 
 
-def by_search(margin, centre, every):
+def stops(margin, threshold) -> list[int]:
+    """In which round each image stops, slowly: the first whose margin is the threshold, or the last."""
+    return [next((at for at, one in enumerate(row) if one >= threshold), len(row)) for row in margin.tolist()]
+
+
+def by_search(margin, wrong):
     """The definition, slowly: every threshold there can be, from the largest down, as long as it is good enough."""
-    allowed = every.mean() + gate.SLACK / 100 + 1e-12
+    allowed = wrong[:, -1].mean() + gate.SLACK / 100 + 1e-12
     best = math.inf
-    for threshold in sorted({*margin.tolist(), math.inf, 0.0}, reverse=True):
-        if np.where(margin < threshold, every, centre).mean() > allowed:
+    for threshold in sorted({*margin.ravel().tolist(), math.inf, 0.0}, reverse=True):
+        if np.mean([row[at] for row, at in zip(wrong, stops(margin, threshold), strict=True)]) > allowed:
             break
         best = threshold
     return best
@@ -48,15 +55,24 @@ def by_search(margin, centre, every):
 @pytest.mark.parametrize("ties", [False, True])
 def test_the_threshold_is_the_definitions(seed, ties):
     rng = np.random.default_rng(seed)
-    margin = rng.integers(0, 6, 400).astype(float) if ties else rng.random(400)
-    centre = rng.random(400) < 0.4 * np.exp(-margin)
-    every = np.where(rng.random(400) < 0.5, centre, False)
-    found, expected = gate._threshold(margin, centre, every), by_search(margin, centre, every)
-    assert np.array_equal(margin < found, margin < expected)
+    margin = rng.integers(0, 6, (300, 3)).astype(float) if ties else rng.random((300, 3))
+    wrong = np.minimum.accumulate(rng.random((300, 4)) < 0.4 * np.exp(-margin[:, :1]), axis=1)
+    wrong ^= rng.random((300, 4)) < 0.02
+    found, expected = gate._threshold(margin, wrong), by_search(margin, wrong)
+    assert gate._rounds(margin, found).tolist() == stops(margin, found) == stops(margin, expected)
+
+
+def test_margins_are_what_the_views_to_come_would_have_to_take_back():
+    """Equal views: their sum leads as one does, and the threshold falls from eleven to a fifth of the lead of one."""
+    scores = torch.zeros(1, 12, 3, dtype=torch.float64)
+    scores[:, :, 1] = 2.0
+    for seen, times in ((1, 1.0), (2, 2.2), (4, 5.5), (10, 55.0)):
+        assert gate.margins(scores[:, :seen]).item() == pytest.approx(2.0 * times)
+    assert sorted(gate.ORDER) == list(range(12)) and gate.AFTER == (1, 2, 4, 6, 8, 10, 12)
 
 
 def test_a_gate_by_hand():
-    """Four images: the two with small margins need all views, one of them is wrong without."""
+    """Four images: of the two with small margins one is wrong in the centre, and right with the second view."""
     scores = torch.zeros(4, 12, 3)
     for image, margin in enumerate((4.0, 0.1, 3.0, 0.2)):
         scores[image, :, 0] = margin
@@ -64,16 +80,17 @@ def test_a_gate_by_hand():
     labels = torch.tensor([0, 1, 0, 0])
     found = gate.find_gate(scores, labels)
     assert (found.centre, found.all_views, found.error) == (25.0, 0.0, 0.0)
-    assert found.margin == 0.15 and found.views == 1 + 11 / 4
+    assert found.margin == 0.15 and found.views == 1 + 1 / 4
 
 
 def test_extremes():
     scores, labels = made(50, 4, 0)
     nothing = gate.find_gate(scores[:, :1].expand(-1, 12, -1), labels)  # all views say the same: one is enough
-    assert nothing.margin == 0.0 and nothing.views == 1.0 and nothing.error == nothing.all_views == nothing.centre
+    assert nothing.margin == 0.0 and nothing.views == 1.0
+    assert nothing.error == pytest.approx(nothing.all_views) and nothing.error == pytest.approx(nothing.centre)
     one_class = gate.find_gate(torch.zeros(3, 12, 1), torch.zeros(3, dtype=torch.long))
     assert one_class.error == 0.0 and one_class.views == 1.0
-    for best, made_views in ((0, 1.0), (1, 12.0)):  # one image: right at once, or by the other views
+    for best, made_views in ((0, 1.0), (1, 2.0)):  # one image: right at once, or by the next view
         scores = torch.zeros(1, 12, 2)
         scores[0, 0, best], scores[0, 1:, 0] = 1.0, 9.0
         assert gate.find_gate(scores, torch.tensor([0])).views == made_views
@@ -83,9 +100,9 @@ def test_extremes():
 def test_the_printed_margin_gives_what_is_printed(seed):
     scores, labels = made(2000, 10, seed)
     found = gate.find_gate(scores, labels)
-    typed = float(found.as_text().partition("below ")[2].partition(":")[0])
-    margin = gate.margins(scores[:, 0])
-    assert gate.views_per_image(margin < typed) == found.views
+    typed = float(found.as_text().partition("margin is ")[2].partition(",")[0])
+    margin = torch.stack([gate.margins(scores[:, gate.ORDER[:seen]]) for seen in gate.AFTER[:-1]], 1)
+    assert np.mean([gate.AFTER[at] for at in stops(margin.numpy(), typed)]) == found.views
     assert (margin - typed).abs().min() > 0
 
 
@@ -165,6 +182,28 @@ def test_unlabelled_images_are_gated_for_a_submission_and_find_nothing(run, tmp_
     assert answers["gated"] == answers["all"]
     assert [line.split()[1] for line in answers["centre"].splitlines()] == centres_answers(run)
     assert "1.00 views an image" in capsys.readouterr().out
+
+
+def test_predictions_stop_where_the_rule_is_met(run):
+    """Against a loop over the images: one round of views more at a time."""
+    packed, cpu = Path(json.loads((run / "summary.json").read_text())["data"]), torch.device("cpu")
+    pixels = np.load(packed / "val.images.npy")
+    scores = Answering(*open_model(run, "fp32", cpu), run, "12-crop", "expsum").scores(pixels).double()[:, gate.ORDER]
+    best = scores[:, 0].topk(2).values
+    middle = float((best[:, 0] - best[:, 1]).median())
+
+    def by_hand(one: torch.Tensor) -> tuple[int, float]:
+        for seen in gate.AFTER:
+            summed = one[:seen].exp().sum(0)
+            first, second = summed.topk(2).values.log().tolist()
+            if seen == 12 or (first - second) * 11 * seen / (12 - seen) >= middle:
+                return seen, float(summed.max() / summed.sum())
+        raise AssertionError
+
+    expected = [by_hand(one) for one in scores]
+    assert len({seen for seen, _ in expected}) > 2, "images stop after one view, after all, and in between"
+    answers = fastres.load(run, precision="fp32").predict(list(pixels), gate=middle)
+    assert [answer.probabilities[0] for answer in answers] == pytest.approx([sure for _, sure in expected], rel=1e-4)
 
 
 def test_the_text_says_when_nothing_is_spared():

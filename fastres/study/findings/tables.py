@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from fastres.evaluate.combining import COMBINATIONS, METHODS
+from fastres.evaluate.gate import Gate
 from fastres.machine.console import as_text
 from fastres.machine.console import table as aligned
 from fastres.model.flop import unit_for
@@ -156,21 +157,21 @@ def combinations(systems: dict[str, list[Trained]], names: Sequence[str] = (TABL
 
 
 def gates(systems: dict[str, list[Trained]]) -> Table:
-    """What twelve crops for unsure images alone would cost (evaluate/gate.py); no rows for runs of older versions."""
+    """What further crops for unsure images alone would cost (evaluate/gate.py); no rows for runs of older versions."""
     rows = []
     for name, runs in systems.items():
-        found = [run.summary["gate"] for run in runs if run.status == "done" and "gate" in run.summary]
+        found = [run.summary["gate"] for run in runs if run.status == "done" and Gate.of(run.summary)]
         if not found:
             continue
         of = {key: spread_of([gate[key] for gate in found]) for key in (*_GATED, *_HELD_OUT)}
         fewer = len(METHODS["12-crop"]) / of["views"].mean
         rows.append((name, len(found), *(of[key] for key in _GATED), fewer, *(of[key] for key in _HELD_OUT)))
     return Table(
-        "Twelve crops only where the centre's margin is small: views an image, val top-1 error in %",
+        "Crops until the answer is sure: views an image, val top-1 error in %",
         ("system", "seeds", "12-crop", "centre", "gated", "views", "times fewer", "held out", "its views"),
         rows,
-        "The margin has the fewest views at an error of at most 0.1 points more than all twelve have, on the same "
-        "images. Held out: each half of the images by the margin of the other half.",
+        "The threshold has the fewest views at an error of at most 0.1 points more than all twelve have, on the same "
+        "images. Held out: each half of the images by the threshold of the other half.",
     )
 
 
