@@ -38,6 +38,7 @@ NOT_RUN = {
     r"fastres\.study paper": "trains for minutes at least, or wants runs on Tiny ImageNet; tests/study/ runs it",
     r"fastres search --schedule paper|search-paper/best\.py": "pretrained weights from the network, and hours",
     r"--start-from": "needs the finished run of `paper`; tests/train/test_start_from.py runs it",
+    r"(--source|--tree) tiny-imagenet-200": "needs the real photos; tests/real packs them",
     r"small-world-tiny": "the benchmarks' 120,000 images: for a GPU",
     r"fastres\.bench (views|soak|steps --precision)": "wants an idle machine and minutes, or a GPU",
     r"^python -m fastres gpu": "needs a GPU; tests/bench/test_gpu.py runs it on the CPU, small",
