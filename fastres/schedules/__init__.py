@@ -18,6 +18,7 @@ from fastres.schedules.beyond import (
     KNOWN_CLASSES,
     LAYER_DECAY,
     MODERN,
+    ONE_CYCLE,
     PER_LAYER_LR,
     PI_RESIZE,
     PLAIN_NAIVE,
@@ -67,6 +68,7 @@ BEYOND = (
     TEST_SIZE,
     KNOWN_CLASSES,
     IMPATIENT,
+    ONE_CYCLE,
     MODERN,
 )
 PLAIN = (PLAIN_NAIVE, PLAIN_STAGED)  # where a net for them is pretrained
