@@ -18,7 +18,6 @@ from fastres.schedules.beyond import (
     KNOWN_CLASSES,
     LAYER_DECAY,
     MODERN,
-    MODERN_JITTER,
     ONE_CYCLE,
     PER_LAYER_LR,
     PI_RESIZE,
@@ -70,7 +69,6 @@ BEYOND = (
     KNOWN_CLASSES,
     IMPATIENT,
     ONE_CYCLE,
-    MODERN_JITTER,
     MODERN,
 )
 PLAIN = (PLAIN_NAIVE, PLAIN_STAGED)  # where a net for them is pretrained

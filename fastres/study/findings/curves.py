@@ -49,7 +49,7 @@ FIGURES = (
     ),
     CurveFigure(
         "recipes", "Beyond the paper: other recipes, other starts",
-        ("paper", "impatient", "one-cycle", "modern-jitter", "modern", "known-head", "from-scratch"),
+        ("paper", "impatient", "one-cycle", "modern", "known-head", "from-scratch"),
         "Its rule lowers the rate when the error stalls; all its systems begin with an ImageNet network.", least=2,
     ),
     CurveFigure(
