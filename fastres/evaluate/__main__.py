@@ -78,8 +78,8 @@ def parser() -> argparse.ArgumentParser:
         nargs="?",
         const=FIND,
         metavar="MARGIN",
-        help="the centre crop alone where its best score leads by MARGIN, elsewhere more of the twelve until they "
-        "do; without a number: find the margin from a labelled split",
+        help="the centre crop alone where its best score leads by at least MARGIN, elsewhere more of the twelve, until "
+        "their lead is safe; without a number: find the margin from a labelled split",
     )
     p.add_argument("--shifted", action="store_true", help="judge each of fifteen corruptions of the images as well")
     p.add_argument("--engine", choices=tuple(ENGINES), help="default: the first that the data are packed for")
@@ -221,7 +221,8 @@ def show(result: dict, args: argparse.Namespace) -> None:
     if args.gate == FIND:
         print(f"\n{Gate.of(result).as_text()}")
     elif args.gate is not None:
-        print(f"{result['gate']['views']:.2f} views an image: the centre alone where its margin is {args.gate:g}")
+        made = result["gate"]["views"]
+        print(f"{made:.2f} views an image: the centre alone where its margin is at least {args.gate:g}")
     if args.out:
         print(f"\neach image's answer, both tables and pictures are in {args.out}")
     if args.submission:

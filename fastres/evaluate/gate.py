@@ -1,12 +1,12 @@
 """Views until the answer is sure: an image gets the centre crop, then more of the twelve, until a class leads enough.
 
-After k views the margin of an image is how far its best class's score lies above the second's, both summed over those
-views (expsum): the logarithm of the ratio of their probabilities. The k views together lead by k times that, which the
-12 - k to come would have to take back. So an image stops after k views where
+After k views the margin of an image is how far its best class's combined score lies above the second's (expsum: the
+logarithm of the ratio of their summed e^score). The k views together lead by k times that, which the 12 - k to come
+would have to take back. So an image stops after k views where
 
     margin * 11 k / (12 - k) >= the threshold,
 
-which for the centre crop alone is: where its margin is the threshold at least. A labelled split, scored in all views,
+which for the centre crop alone is: where its margin is at least the threshold. A labelled split, scored in all views,
 says what each threshold costs; the one chosen has the fewest views with an error of at most SLACK points more than all
 views have, there and at every larger threshold.
 """
@@ -21,7 +21,7 @@ from torch import nn
 from fastres import views
 from fastres.data.batch import Split
 from fastres.evaluate import combining
-from fastres.evaluate.scores import scores_on_device
+from fastres.evaluate.scores import folded, scores_on_device
 from fastres.machine.console import Progress
 from fastres.machine.device import Precision
 from fastres.machine.processes.world import World
@@ -39,7 +39,7 @@ AFTER = tuple(int(k) for k in np.cumsum([len(chosen) for chosen in ROUNDS]))  # 
 class Gate:
     """What a threshold gives on N labelled images; errors are top-1, in %.
 
-    margin     what the centre's margin has to be for no further view; None: no margin spares any
+    margin     what the centre's margin has to be at least for no further view; None: no margin spares any
     views      made, per image
     error      with the gate; `all_views` and `centre` without
     held_out   the gate's error where each half of the images is judged by the threshold of the other; and the views
@@ -55,9 +55,14 @@ class Gate:
 
     @classmethod
     def of(cls, summary: dict) -> "Gate | None":
-        """From a run's summary; None where it has none, or one of the versions that knew two rounds alone."""
-        plain = dict(summary.get("gate") or {})
-        return cls(**plain) if plain.pop("after", None) == list(AFTER) else None
+        """From a run's summary; None where it has none, one of the versions that knew two rounds alone, or damage."""
+        plain = summary.get("gate")
+        if not isinstance(plain, dict) or plain.get("after") != list(AFTER):
+            return None
+        fields = {key: value for key, value in plain.items() if key != "after"}
+        numbers = [value for key, value in fields.items() if key != "margin" or value is not None]
+        good = fields.keys() == cls.__annotations__.keys() and all(type(n) in (int, float) for n in numbers)
+        return cls(**fields) if good else None
 
     def plain(self) -> dict:
         """For JSON; `after` says after how many views an image may stop."""
@@ -68,10 +73,10 @@ class Gate:
             return "no image can do without the twelve crops: the error would grow at any margin"
         fewer = len(TWELVE) / self.views
         return (
-            f"the centre alone where its margin is {self.margin!r}, further crops until they agree elsewhere: "
-            f"{self.views:.2f} views an image, {fewer:.1f} times fewer than twelve; top-1 error {self.error:.2f} %, "
-            f"with all views {self.all_views:.2f}, the centre alone {self.centre:.2f}. Each half by the other half's "
-            f"margin: {self.held_out_views:.2f} views, {self.held_out:.2f} %"
+            f"the centre alone where its margin is at least {self.margin!r}, elsewhere further crops until they lead "
+            f"enough: {self.views:.2f} views an image, {fewer:.1f} times fewer than twelve; top-1 error "
+            f"{self.error:.2f} %, with all views {self.all_views:.2f}, the centre alone {self.centre:.2f}. "
+            f"Each half by the other half's margin: {self.held_out_views:.2f} views, {self.held_out:.2f} %"
         )
 
 
@@ -80,18 +85,20 @@ def margins(scores: torch.Tensor) -> torch.Tensor:
 
     Infinite where there is one class only.
     """
-    seen = scores.shape[1]
-    best = combining.combine(scores, "expsum").topk(min(2, scores.shape[2]), dim=1).values
-    margin = best[:, 0] - best[:, 1] if best.shape[1] == 2 else torch.full_like(best[:, 0], torch.inf)
+    seen, classes = scores.shape[1:]
+    best = combining.combine(scores, "expsum").topk(min(2, classes), dim=1).values
+    margin = best[:, 0] - best[:, 1] if classes > 1 else torch.full((len(best),), torch.inf).to(best)
     return margin * ((len(TWELVE) - 1) * seen / (len(TWELVE) - seen))
 
 
 def find_gate(scores: torch.Tensor, labels: torch.Tensor, how: str = "expsum") -> Gate:
     """The gate of scores f32 [N, 12, C] of all views and labels i64 [N], `how` they are combined."""
-    scores = scores[:, ORDER]
-    margin = torch.stack([margins(scores[:, :seen]) for seen in AFTER[:-1]], 1).cpu().numpy()
-    ranking = [combining.combine(scores[:, :seen], how) for seen in AFTER]
-    wrong = torch.stack([combining.rank_of_truth(one, labels) > 0 for one in ranking], 1).cpu().numpy()
+    margin = torch.stack([margins(scores[:, ORDER[:seen]]) for seen in AFTER[:-1]], 1).cpu().numpy()
+
+    def errs(seen: int) -> torch.Tensor:
+        return combining.rank_of_truth(combining.combine(scores[:, ORDER[:seen]], how), labels) > 0
+
+    wrong = torch.stack([errs(seen) for seen in AFTER], 1).cpu().numpy()
     half = np.arange(len(margin)) % 2 == 1
     judged = [(half, ~half), (~half, half)] if len(margin) > 1 else [(half | True, half | True)]
     held = np.zeros(len(margin), np.int64)
@@ -167,6 +174,12 @@ def margin(text: str) -> float:
     return number
 
 
+class _Uncounted:
+    """In place of a Progress that has counted the images already."""
+
+    def update(self, units: float) -> None: ...
+
+
 class _Part:
     """Some samples of a split, as a split: id k is the k-th of `ids`."""
 
@@ -195,19 +208,24 @@ def gated_ranking(
     see scores_on_device.
     """
     world = world or World(data.device)
+    world.same_statistics(network)
+    network = folded(network, precision)
     rounds, live = np.zeros(len(data), np.int64), np.arange(len(data))
     ranking = scores = torch.empty(0)
     for number, chosen in enumerate(ROUNDS):
         some = replace(plan, views=tuple(plan.views[view] for view in chosen))
-        seen = {"label": "further crops"} if number else {"label": "centre crops", "progress": progress}
-        new = scores_on_device(network, _Part(data, live), some, precision, world=world, **seen).cpu()
+        label, counted = ("further crops", progress and _Uncounted()) if number else ("centre crops", progress)
+        new = scores_on_device(
+            network, _Part(data, live), some, precision, label=label, world=world, progress=counted
+        ).cpu()
         scores = torch.cat([scores, new], dim=1) if number else new
         combined = combining.combine(scores, how)
         ranking = ranking.index_copy(0, torch.from_numpy(live), combined) if number else combined
         if number == len(ROUNDS) - 1:
             break
-        unsure = margins(scores) < margin
-        live, scores = live[unsure.numpy()], scores[unsure]
+        # the first process decides: of two kinds of processor one may round a margin to the threshold, one not
+        unsure = world.from_first(lambda scores=scores: (margins(scores) < margin).nonzero()[:, 0].tolist())
+        live, scores = live[unsure], scores[unsure]
         if len(live) == 0:
             break
         rounds[live] = number + 1

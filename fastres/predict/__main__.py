@@ -61,7 +61,7 @@ def parser() -> argparse.ArgumentParser:
         "--gate",
         type=margin,
         metavar="MARGIN",
-        help="the centre crop alone where its margin is this, more views elsewhere; `evaluate --gate` finds it",
+        help="the centre crop alone where its margin is this or more, else further views; `evaluate --gate` finds it",
     )
     p.add_argument("--combine", choices=PROBABLE, default="expsum", help="how their scores become one")
     p.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")

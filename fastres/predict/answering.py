@@ -70,8 +70,8 @@ class Answering:
     ):
         """`method` of combining.METHODS says which views, `how` combines their scores; `source` is for messages.
 
-        margin  the centre alone where its margin is that, more views elsewhere (evaluate/gate.py); None: all of
-                them for every image. UsageError with another method.
+        margin  the centre alone where its margin is at least that, more views elsewhere (evaluate/gate.py); None: all
+                for every image. UsageError with another method.
         """
         if margin is not None and method != "12-crop":
             raise UsageError(f"--gate with --views {method}: chooses who gets the twelve crops; leave one of them away")

@@ -71,8 +71,8 @@ class Model:
         gate: float | None = None,
     ) -> list[Prediction]:
         """What is in images, as `python -m fastres.predict` answers: files, folders with all that is in them, patterns;
-        or pictures that are open already. gate: the centre alone where its margin is that, more views elsewhere.
-        UsageError where a path names no image, or the options are none.
+        or pictures that are open already. gate: the centre alone where its margin is at least that, more views
+        elsewhere. UsageError where a path names no image, or the options are none.
         """
         for option, found, known in (("views", views, tuple(combining.METHODS)), ("combine", combine, PROBABLE)):
             if found not in known:

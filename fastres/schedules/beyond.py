@@ -1,5 +1,5 @@
-"""Beyond the paper: what its section 6 asks for, and what it leaves open. All but the plain nets' and the one from
-nothing have 32 epochs, as `paper` has.
+"""Beyond the paper: what its section 6 asks for, and what it leaves open. All but the plain nets', the one from nothing
+and `modern` have 32 epochs, as `paper` has.
 
 The small world rounds each stage up, so that `gradual`, with more and shorter stages, has 21 epochs there to the 20 of
 `paper`, at the study's scale 16 to 14. Some of them are cheaper; the tables have the arithmetic of each.

@@ -100,7 +100,7 @@ def test_extremes():
 def test_the_printed_margin_gives_what_is_printed(seed):
     scores, labels = made(2000, 10, seed)
     found = gate.find_gate(scores, labels)
-    typed = float(found.as_text().partition("margin is ")[2].partition(",")[0])
+    typed = float(found.as_text().partition("at least ")[2].partition(",")[0])
     margin = torch.stack([gate.margins(scores[:, gate.ORDER[:seen]]) for seen in gate.AFTER[:-1]], 1)
     assert np.mean([gate.AFTER[at] for at in stops(margin.numpy(), typed)]) == found.views
     assert (margin - typed).abs().min() > 0
@@ -192,18 +192,37 @@ def test_predictions_stop_where_the_rule_is_met(run):
     best = scores[:, 0].topk(2).values
     middle = float((best[:, 0] - best[:, 1]).median())
 
-    def by_hand(one: torch.Tensor) -> tuple[int, float]:
+    def by_hand(one: torch.Tensor) -> tuple[int, int, float]:
         for seen in gate.AFTER:
             summed = one[:seen].exp().sum(0)
             first, second = summed.topk(2).values.log().tolist()
             if seen == 12 or (first - second) * 11 * seen / (12 - seen) >= middle:
-                return seen, float(summed.max() / summed.sum())
+                return seen, int(summed.argmax()), float(summed.max() / summed.sum())
         raise AssertionError
 
     expected = [by_hand(one) for one in scores]
-    assert len({seen for seen, _ in expected}) > 2, "images stop after one view, after all, and in between"
+    assert len({seen for seen, _, _ in expected}) > 2, "images stop after one view, after all, and in between"
     answers = fastres.load(run, precision="fp32").predict(list(pixels), gate=middle)
-    assert [answer.probabilities[0] for answer in answers] == pytest.approx([sure for _, sure in expected], rel=1e-4)
+    assert [answer.probabilities[0] for answer in answers] == pytest.approx([sure for *_, sure in expected], rel=1e-4)
+    ids = [one.wnid for one in load_manifest(packed).classes]
+    assert [answer.ids[0] for answer in answers] == [ids[best] for _, best, _ in expected]
+
+
+def test_gates_of_two_rounds_and_damaged_ones_are_none():
+    """Summaries of earlier versions have the same figures of another rule, without `after`."""
+    scores, labels = made(50, 4, 0)
+    found = gate.find_gate(scores, labels)
+    assert gate.Gate.of({"gate": json.loads(json.dumps(found.plain()))}) == found
+    two_rounds = {key: value for key, value in found.plain().items() if key != "after"}
+    damaged = ({**found.plain(), "views": None}, {**found.plain(), "more": 1.0}, {"after": list(gate.AFTER)}, "gate", 3)
+    for plain in (two_rounds, None, {}, *damaged):
+        assert gate.Gate.of({"gate": plain}) is None
+    assert gate.Gate.of({}) is None
+
+
+def test_no_images():
+    scores = torch.zeros(0, 1, 0)
+    assert gate.margins(scores).shape == (0,)
 
 
 def test_the_text_says_when_nothing_is_spared():

@@ -179,13 +179,15 @@ def test_evaluation_prints_and_writes_once_what_one_process_would(packed, tmp_pa
     digest = load_manifest(packed).class_digest
     weights.write_bytes(save_weights(build(Architecture("resnet18", 8, 4)), {"upscale": 4, "class_digest": digest}))
     common = [str(weights), "--data", str(packed), "--device", "cpu", "--json"]
-    for arguments in (["--split", "val"], ["--split", "test", "--submission", str(tmp_path / "answers.txt")]):
+    submission = ["--split", "test", "--submission", str(tmp_path / "answers.txt")]
+    for arguments in (["--split", "val"], submission, [*submission, "--gate", "2"]):
         alone = sharing.evaluate_run([*common, *arguments])
         answers = (tmp_path / "answers.txt").read_bytes() if "test" in arguments else None
         (tmp_path / "answers.txt").unlink(missing_ok=True)
         first, second = processes.together(2, sharing.evaluate_run, [*common, *arguments])
         assert alone["code"] == first["code"] == second["code"] == 0
         assert json.loads(first["out"]) == json.loads(alone["out"]) and second["out"] == ""
+        assert "--gate" not in arguments or 1 < json.loads(first["out"])["gate"]["views"] < 12
         assert answers is None or (tmp_path / "answers.txt").read_bytes() == answers
 
 
