@@ -132,10 +132,12 @@ def test_probabilities_are_the_normalised_sum_of_e_to_the_score(run_dir, photos,
 def test_a_gates_options(run_dir, photos, capsys):
     """Its answers are test_gate.py's."""
     tops = {}
-    for name, words in (("centre", ("--views", "centre")), ("none", ("--gate", "0")), ("all", ("--gate", "1e9"))):
+    gates = {"none": ("--gate", "0"), "all": ("--gate", "1e9")}
+    for name, words in {"centre": ("--views", "centre"), "twelve": (), **gates}.items():
         found = printed(capsys, predict, *photos, "--model", run_dir, "--precision", "fp32", *words)
-        tops[name] = [[row["class"] for row in image["top"]] for image in found["images"]]
-    assert tops["none"] == tops["centre"] != tops["all"]
+        answers = (image["top"] for image in found["images"])
+        tops[name] = [[(row["class"], pytest.approx(row["probability"], rel=1e-4)) for row in top] for top in answers]
+    assert tops["none"] == tops["centre"] != tops["all"] == tops["twelve"]
     assert command(predict, photos[0], "--model", run_dir, "--views", "centre", "--gate", "1") == 2
     assert "chooses who gets the twelve crops" in capsys.readouterr().err
     with pytest.raises(UsageError, match="gate -1: expected a margin"):

@@ -90,8 +90,8 @@ def test_every_schedule_steps_at_its_own_width(name, packed, monkeypatch):
     manifest = replace(load_manifest(packed), side=64)
     networks = rehearse(schedule, 4, 64, wnids=IMAGENET[:4])
     precision = Precision("fp32", torch.device("cpu"))
-    others = [SCHEDULES[s.name] for s in (PAPER, *SYSTEMS, *BEYOND)]
-    earlier = others[: others.index(SCHEDULES[name])] if name in (s.name for s in others) else []
+    others = (PAPER, *SYSTEMS, *BEYOND)
+    earlier = others[: others.index(SCHEDULES[name])] if SCHEDULES[name] in others else ()
     shared = max((shared_stages(other, SCHEDULES[name]) for other in earlier), default=0)
     own = list(zip(schedule.stages, networks, strict=True))[shared:]
     rows = [_probe(schedule, stage, network, manifest, precision) for stage, network in own]
