@@ -10,6 +10,7 @@ import pytest
 
 from fastres.machine.errors import Diverged, Preempted
 from fastres.schedules.loading import load_schedule
+from fastres.study.search import trials as trials_module
 from tests.conftest import TINY_FILE
 from tests.support.search_runs import raising, search, trials_in
 
@@ -106,3 +107,40 @@ def test_a_trial_that_has_just_ended_is_not_taken_for_killed(packed, tmp_path, t
     trained.acts |= {0: raising(fault)} if fault else {}
     search(packed, tmp_path, "--trials", 4)
     assert [trial.state.name for trial in trials_in(tmp_path)] == [state] + ["COMPLETE"] * 3
+
+
+def test_a_trial_that_ends_while_we_look_is_not_taken_for_killed(packed, tmp_path, trained, monkeypatch):
+    """Another process tells Optuna and gives the lock back between our look at what runs and our look at the lock."""
+    search(packed, tmp_path, "--trials", 1)
+    study = trials_module.library().load_study(study_name="search", storage=f"sqlite:///{tmp_path / 'search.db'}")
+    other, real = study.ask(), trials_module.Lock
+    for name, value in {**trials_in(tmp_path)[0].user_attrs, "ended": "done"}.items():
+        other.set_user_attr(name, value)
+
+    def lock(path, wait=True):
+        if not wait and path.parent.name == "0001":
+            study.tell(other, 7.0)
+        return real(path, wait)
+
+    monkeypatch.setattr(trials_module, "Lock", lock)
+    search(packed, tmp_path, "--trials", 3)
+    trials = trials_in(tmp_path)
+    assert [trial.state.name for trial in trials] == ["COMPLETE"] * 3 and trials[1].value == 7.0
+    assert len(trained.calls) == 2, "the other process had trained one of the three"
+
+
+def test_one_killed_between_its_end_and_optunas_note_is_tried_again(packed, tmp_path, trained):
+    search(packed, tmp_path, "--trials", 1)
+    study = trials_module.library().load_study(study_name="search", storage=f"sqlite:///{tmp_path / 'search.db'}")
+    study.ask(trials_in(tmp_path)[0].distributions).set_user_attr("ended", "done")
+    search(packed, tmp_path, "--trials", 2)
+    assert [trial.state.name for trial in trials_in(tmp_path)] == ["COMPLETE", "FAIL", "COMPLETE"]
+    assert [folder.parent.name for folder, _ in trained.calls] == ["0000", "0001"]
+
+
+def test_who_comes_while_every_trial_runs_elsewhere_is_told_to_come_again(packed, tmp_path, trained, capsys):
+    """Not that none of 0 trials trained."""
+    trained.acts = {0: [lambda: search(packed, tmp_path, "--trials", 1, code=75)]}
+    search(packed, tmp_path, "--trials", 1)
+    assert "runs in another process" in capsys.readouterr().err
+    assert (tmp_path / "best.py").is_file()

@@ -7,7 +7,7 @@ import warnings
 from dataclasses import replace
 from pathlib import Path
 
-from fastres.machine.errors import Diverged
+from fastres.machine.errors import Diverged, Preempted
 from fastres.machine.files import write_atomic
 from fastres.schedules.types import Schedule
 from fastres.schedules.writing import write_schedule
@@ -19,13 +19,18 @@ from fastres.train.options import Options
 
 
 def best_of(study, schedule: Schedule, epochs: int) -> dict:
-    """The best trial and how sure it is. Diverged where not one trial came to an error.
+    """The best trial and how sure it is. Diverged where not one trial came to an error; Preempted where none has yet.
 
     `standard_error` is that of the best error on its validation images alone; the best of many is an optimistic
     choice besides.
     """
     ended = ended_trials(study)
     good = [trial for trial in ended if trial.value is not None]
+    if not good and len(ended) < len(study.get_trials(deepcopy=False)):
+        raise Preempted(
+            f"every trial of {schedule.name} that may yet train runs in another process; the same command shows the "
+            "best as soon as one has ended"
+        )
     if not good:
         raise Diverged(
             f"none of {len(ended)} trials of {schedule.name} trained; see the messages above and search around a tenth "

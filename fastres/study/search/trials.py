@@ -101,7 +101,7 @@ class Search:
                 lock = Lock(self.out / CLAIM)
                 held.callback(lock.release)
                 self._requeue_killed(study)
-                if len(ended_trials(study)) + len(_in_state(study, "RUNNING")) >= trials:
+                if _begun_or_ended(study) >= trials:
                     return
                 study.sampler = self._sampler(_drawn(study))
                 study.optimize(partial(self._run, lock, held), n_trials=1, catch=(TrialFailed,))
@@ -158,15 +158,19 @@ class Search:
         return samplers.RandomSampler(seed=seed)
 
     def _requeue_killed(self, study) -> None:
-        state = library().trial.TrialState.FAIL
-        for trial in _in_state(study, "RUNNING"):
-            lock = Lock(self._folder(trial) / "alive.lock", wait=False)
-            if lock.held:
-                lock.release()
-                say(f"trial {trial.number} was killed; its settings are tried again unless they did not train")
-                study.tell(trial.number, state=state)
-                if trial.user_attrs.get(ENDED, "done") == "done":  # else that was its answer, and it has no weights
-                    _queue_again(study, trial)
+        for seen in _in_state(study, "RUNNING"):
+            lock = Lock(self._folder(seen) / "alive.lock", wait=False)
+            if not lock.held:
+                continue
+            lock.release()
+            # looked at anew behind the lock: it is free too where its process told Optuna in between
+            trial = study.get_trials(deepcopy=False)[seen.number]
+            if trial.state != seen.state:
+                continue
+            say(f"trial {trial.number} was killed; its settings are tried again unless they did not train")
+            study.tell(trial.number, state=library().trial.TrialState.FAIL)
+            if trial.user_attrs.get(ENDED, "done") == "done":  # else that was its answer, and it has no weights
+                _queue_again(study, trial)
 
     def _folder(self, trial) -> Path:
         """Where a trial trains; one that is tried again goes on where it was."""
@@ -175,7 +179,19 @@ class Search:
 
 def ended_trials(study) -> list:
     """Trials that came to their end: those with an error, and those whose settings do not train."""
-    return [trial for trial in study.get_trials(deepcopy=False) if ENDED in trial.user_attrs]
+    return [trial for trial in study.get_trials(deepcopy=False) if _has_ended(trial)]
+
+
+def _has_ended(trial) -> bool:
+    """Not where its process was killed between its end and Optuna's note of it: it is tried again."""
+    lost = trial.state == library().trial.TrialState.FAIL and trial.user_attrs.get(ENDED) == "done"
+    return ENDED in trial.user_attrs and not lost
+
+
+def _begun_or_ended(study) -> int:
+    """Trials that run or came to their end, by one look: in two, one that ends between them counts twice or not."""
+    running = library().trial.TrialState.RUNNING
+    return sum(trial.state == running or _has_ended(trial) for trial in study.get_trials(deepcopy=False))
 
 
 def library():
