@@ -65,11 +65,11 @@ def test_each_group_moves_by_its_own_rate(packed, kind):
     """One step from the same start with and without factors: every tensor's move is scaled by its factor exactly
     (the first step is rate * (1 + momentum) * gradient), in units of what float32 resolves."""
     moves, precision = [], CPU
-    for stage in (ALL, Stage(name="all", epochs=1, train=("*",), upscale=1)):
+    for stage, step in ((ALL, kind), (Stage(name="all", epochs=1, train=("*",), upscale=1), "plain")):
         torch.manual_seed(0)
         network = build(Architecture("resnet18", 8, 4)).to(memory_format=torch.channels_last)
         before = {name: p.detach().clone() for name, p in network.named_parameters()}
-        step = stage_step(network, stage, Schedule(name="x", stages=(stage,), step=kind), precision)
+        step = stage_step(network, stage, Schedule(name="x", stages=(stage,), step=step), precision)
         data = Resident(packed, load_manifest(packed), "train", precision.device)
         plan = views.TrainPlan(geometry=Geometry(16, 1), settings=ViewSettings(), seed=0, stage=0, epoch=1)
         for batch in data.batches(np.arange(8), 8):

@@ -110,13 +110,10 @@ def test_eager_is_the_plain_way_without_onednns_operators(monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize(
-    ("stage", "rule"),
-    [("fc", "recalibrated"), ("fc", "batch"), ("conv1", "recalibrated"), ("conv1", "batch"), ("full", "frozen")],
-)
+@pytest.mark.parametrize(("stage", "rule"), [("fc", "recalibrated"), ("conv1", "batch"), ("full", "frozen")])
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
 def test_compiled_is_the_plain_way(stage, rule):
-    """`frozen` and `recalibrated` are one graph over other numbers; where everything learns the rule has no say."""
+    """A folded prefix, batch statistics behind the first layer, everything: each is half a minute of compiling."""
     from torch._dynamo.utils import counters
 
     before = counters["frames"]["ok"]

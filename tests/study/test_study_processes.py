@@ -29,7 +29,7 @@ def kill_after_three_epochs(command, log, number) -> subprocess.Popen:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_a_process_of_its_own_is_stopped_and_taken_up_again(packed, tmp_path, number):
     """The real launcher. A stop is handed on; where the study itself is killed, its run stops with a checkpoint."""
-    long = replace(NAIVE, stages=(replace(NAIVE.stages[0], epochs=30),))
+    long = replace(NAIVE, stages=(replace(NAIVE.stages[0], epochs=12),))
     command = [
         sys.executable,
         "-m",
@@ -56,5 +56,5 @@ def test_a_process_of_its_own_is_stopped_and_taken_up_again(packed, tmp_path, nu
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     epochs = json.loads((tmp_path / "out" / "study.json").read_text())["runs"][0]["epochs"]
-    assert [record["epoch_total"] for record in epochs] == list(range(1, 31))
+    assert [record["epoch_total"] for record in epochs] == list(range(1, 13))
     assert "resuming" in (tmp_path / "out" / "output" / "naive-fc-s0.txt").read_text()
