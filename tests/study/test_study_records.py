@@ -1,5 +1,6 @@
 """What a study says besides its figures: which data, which nets; its record and the table of study.md."""
 
+import json
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -44,6 +45,8 @@ def test_record_and_table_of_the_page(tmp_path):
     folder = record(tmp_path / "runs", result, "python -m fastres.study paper --small-world")
     assert "study-small-world" in folder.name
     assert str(tmp_path) not in (folder / "study.json").read_text() + (folder / "table.md").read_text()
+    epochs = json.loads((folder / "study.json").read_text())["runs"][0]["epochs"]
+    assert {"lr", "train_loss", "val_loss", "val_top1_err"} <= epochs[0].keys(), "whether it learns by heart"
     table = page_table(tmp_path / "runs")
     assert table.startswith("**Small world**, 20 classes of 32 pixels, networks of width ")
     assert folder.name in table and table.endswith("\n- A note.")

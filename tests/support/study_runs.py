@@ -123,6 +123,8 @@ def made_run(
             "stage": last,
             "stage_name": "x",
             "epoch_total": k + 1,
+            "train_loss": e / 20,
+            "val_loss": e / 10,
             "val_top1_err": e,
             "lr": rate,
             "val_top5_err": e / 2,

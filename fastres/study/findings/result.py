@@ -50,7 +50,7 @@ def _plain_run(run: Trained) -> dict:
         "torch",
         "commits",
     )
-    curve = ("epoch_total", "stage_name", "lr", "val_top1_err", "val_top5_err", "train_s")
+    curve = ("epoch_total", "stage_name", "lr", "train_loss", "val_loss", "val_top1_err", "val_top5_err", "train_s")
     return {
         "system": run.name,
         "seed": run.seed,
@@ -59,5 +59,5 @@ def _plain_run(run: Trained) -> dict:
         "flop_per_image": list(run.flop),
         "images": run.images,
         **{key: run.summary[key] for key in kept if key in run.summary},
-        "epochs": [{key: record[key] for key in curve} for record in run.epochs],
+        "epochs": [{key: record[key] for key in curve if key in record} for record in run.epochs],
     }
