@@ -45,7 +45,9 @@ def refuse_foreign(out: Path) -> None:
 
 def refuse_packing_of_others(out: Path, staging: Path, lock: str) -> None:
     """UsageError where the folder to pack in is there and no packer that was killed has left it."""
-    if os.path.lexists(staging) and not (out / lock).exists() and not owned(out):
+    if not os.path.lexists(staging) or (out / lock).exists() or owned(out):
+        return
+    if os.path.lexists(staging):  # still: a packer that failed removes it before its lock
         raise UsageError(
             f"--out {out}: holds {staging.name}, which the packer did not leave; nothing was changed there, move it "
             "away or name another --out"

@@ -67,6 +67,7 @@ class Staging:
                 )
             with contextlib.suppress(FileNotFoundError):
                 if os.path.samestat(os.fstat(handle), os.stat(path)):
+                    os.ftruncate(handle, 0)  # a number that was longer
                     os.pwrite(handle, f"{os.getpid()}".encode(), 0)
                     return handle
             os.close(handle)  # its last holder removed it while we opened it: that lock binds nobody

@@ -4,12 +4,15 @@ import contextlib
 import errno
 import os
 import re
+import secrets
 import stat
+import time
 from pathlib import Path
 
 from fastres.machine.errors import MachineError
 
-_TEMPORARY = re.compile(r"\..+\.\d+\.fastres-tmp")  # no name that a user's own file has
+_TEMPORARY = re.compile(r"\..+\.(\d+)(?:\.[0-9a-f]{8})?\.fastres-tmp")  # no name that a user's own file has
+_ABANDONED_S = 3600.0  # a temporary file of this age has no writer, whatever process has the number now
 
 
 def read_regular(path: str | Path, most: int = -1) -> bytes:
@@ -56,15 +59,14 @@ def write_atomic(path: Path, content: bytes) -> None:
     like, which is not replaced; the temporary is removed where it can be.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.fastres-tmp")
+    # a process's number alone is not its own: each container has a process 1, and threads share theirs
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.fastres-tmp")
     if os.path.lexists(path) and not stat.S_ISREG(path.lstat().st_mode):
         raise MachineError(
             f"{path}: is {'a symbolic link' if path.is_symlink() else 'no regular file'}, so it is left as it is; "
             "expected a file or nothing there; name another one, or move it away"
         )
     try:
-        if os.path.lexists(temporary):  # of a process of the same number that was killed
-            temporary.unlink()
         with open(temporary, "xb") as file:
             file.write(content)
             file.flush()
@@ -72,8 +74,9 @@ def write_atomic(path: Path, content: bytes) -> None:
         os.replace(temporary, path)
         sync_folder(path.parent)
     except OSError as error:
-        with contextlib.suppress(OSError):  # a file system that turned read-only
-            temporary.unlink(missing_ok=True)
+        if not isinstance(error, FileExistsError):  # else it is not ours
+            with contextlib.suppress(OSError):  # a file system that turned read-only
+                temporary.unlink(missing_ok=True)
         raise MachineError(
             f"{path}: could not write its {len(content):,} bytes ({error.strerror or error}); "
             f"free some space there or choose another folder"
@@ -81,11 +84,18 @@ def write_atomic(path: Path, content: bytes) -> None:
 
 
 def sweep(folder: Path) -> None:
-    """Remove what writers that were killed left in `folder`. For the holder of the folder's lock only: it knows that
-    no other process is writing there."""
+    """Remove what writers that were killed left in `folder`. A live process's file of the last hour stays: some write
+    there without the folder's lock, as `show` does its page."""
     for path in folder.iterdir() if folder.is_dir() else ():
-        if _TEMPORARY.fullmatch(path.name):
+        if (found := _TEMPORARY.fullmatch(path.name)) and not _being_written(path, found[1]):
             path.unlink(missing_ok=True)
+
+
+def _being_written(path: Path, process: str) -> bool:
+    try:
+        return os.path.exists(f"/proc/{process}") and time.time() - path.lstat().st_mtime < _ABANDONED_S
+    except FileNotFoundError:
+        return False
 
 
 def sync_folder(folder: Path) -> None:

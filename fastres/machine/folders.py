@@ -74,7 +74,8 @@ def claim(folder: Path, mark: str, what: str, was_ours: Callable[[], bool] = lam
     no such mark: `what` says what was expected. `was_ours` knows folders of older versions, which have none."""
     if os.path.lexists(folder) and not folder.is_dir():
         raise UsageError(f"{folder}: is a file, expected {what}, or no such folder; choose another --out")
-    if not (folder / mark).is_file() and (found := strangers(folder)) and not was_ours():
+    found = strangers(folder)  # before the mark: who makes the folder in this moment writes that first
+    if found and not (folder / mark).is_file() and not was_ours():
         raise UsageError(
             f"{folder}: holds {shown(found)}, expected {what}, or an empty folder; nothing was changed there, choose "
             "another --out"

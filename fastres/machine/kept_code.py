@@ -6,7 +6,8 @@ time when no run is on.
 
 A library that was cut short, by a full disk or a kill amid its linking, ends the process that loads it (SIGBUS). So
 each process notes the digests of all files when it ends, and the first one to come removes what is not as it was noted.
-Files of a process that was killed are not noted, and are compiled again.
+Where a process that shared the folder was killed, nothing is noted, and what came since is compiled again: each has a
+locked file there that it takes away in the end.
 
 Who can write into such a folder runs code in every process that reads it: it has machine code and pickles in it. So it
 is used only where it and the packed folder around it are this user's (the latter may be root's) and nobody else may
@@ -21,6 +22,7 @@ import hashlib
 import json
 import os
 import platform
+import secrets
 import shutil
 import stat
 import tempfile
@@ -29,12 +31,14 @@ from pathlib import Path
 
 import torch
 
+from fastres.machine.errors import MachineError
 from fastres.machine.facts import cpuinfo
 from fastres.machine.files import write_atomic
+from fastres.machine.lock import take
 
 CACHES = ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR")  # the variables that name their folders
 NAME = ".compiled"  # in a packed folder
-LOCK, DIGESTS = "lock", "digests.json"  # in a machine's folder
+LOCK, DIGESTS, SHARER = "lock", "digests.json", "sharer."  # in a machine's folder
 NEEDED = 1e9  # bytes free: a schedule's compiled stages take some hundred MB, and a full disk would end the run
 OF_A_PROCESSOR = ("vendor_id", "cpu family", "model", "stepping", "flags", "CPU implementer", "CPU part", "Features")
 
@@ -57,16 +61,22 @@ def _opened(packed: Path, stack: contextlib.ExitStack) -> Path | None:
     try:
         if (folder := folder_in(packed)) is None:
             return None
-        lock = stack.enter_context(open(folder / LOCK, "ab"))  # noqa: SIM115 - the stack closes it
+        # for reading too: over NFS a shared lock asks for it
+        lock = stack.enter_context(open(folder / LOCK, "a+b"))  # noqa: SIM115 - the stack closes it
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             _remove_unsound(folder)
+            for sharer in folder.glob(f"{SHARER}*"):
+                sharer.unlink()
         except BlockingIOError:  # another process has looked through it, or is at it: wait for that
             pass
         fcntl.flock(lock, fcntl.LOCK_SH)
+        own = folder / f"{SHARER}{secrets.token_hex(8)}"
+        take(stack.enter_context(open(own, "xb")))  # noqa: SIM115 - the stack closes it
     except OSError:
         return None
-    stack.callback(_note, folder)
+    stack.callback(own.unlink, missing_ok=True)
+    stack.callback(_note, folder, own)
     return folder
 
 
@@ -75,7 +85,7 @@ def _digests(folder: Path) -> dict[str, str]:
     found = {}
     for path in folder.rglob("*"):
         with contextlib.suppress(FileNotFoundError):
-            if path.name not in (LOCK, DIGESTS) and path.is_file():
+            if path.name not in (LOCK, DIGESTS) and not path.name.startswith(SHARER) and path.is_file():
                 found[str(path.relative_to(folder))] = hashlib.sha256(path.read_bytes()).hexdigest()
     return found
 
@@ -90,9 +100,21 @@ def _remove_unsound(folder: Path) -> None:
             (folder / name).unlink()
 
 
-def _note(folder: Path) -> None:
-    with contextlib.suppress(OSError):  # the files are taken for unsound then
+def _note(folder: Path, own: Path) -> None:
+    with contextlib.suppress(OSError, MachineError):  # the files are taken for unsound then
+        if any(_was_killed(sharer) for sharer in folder.glob(f"{SHARER}*") if sharer != own):
+            return
         write_atomic(folder / DIGESTS, json.dumps(_digests(folder)).encode())
+
+
+def _was_killed(sharer: Path) -> bool:
+    """Whether its process went without taking its file away. That one is not removed: whoever notes next must see it
+    too."""
+    try:
+        with open(sharer, "rb") as file:
+            return take(file)
+    except FileNotFoundError:  # it has just ended
+        return False
 
 
 @contextlib.contextmanager

@@ -48,9 +48,8 @@ def shared(kind: type, world, sync_bn: bool) -> type:
 class _Shared:
     """Mixed in before a kind of step."""
 
-    _started = False
-
     def _form(self, network: nn.Module) -> nn.Module:
+        self._met: set[int] = set()  # sizes of global batches
         form = super()._form(network)
         if self.sync_bn:
             form = synchronise(form, self.world.sum_over_all)
@@ -66,14 +65,31 @@ class _Shared:
 
     def __call__(self, batch, plan, lr: float) -> None:
         self._whole = batch.step_images
-        if not self._started:  # compiling the views may take longer than a collective waits
-            views.apply(batch.images, batch.rows, batch.ids, self.seen(plan))
+        if self._whole not in self._met:  # compiling may take longer than a collective waits
+            x = views.apply(batch.images, batch.rows, batch.ids, self.seen(plan))
+            self._compile(x)
             self.world.meet()
-            self._started = True
+            self._met.add(self._whole)
         try:
             super().__call__(batch, plan, lr)
         except RuntimeError as error:  # out of DDP's collectives
             raise self.world.lost(error) or error from error
+
+    def _compile(self, x: torch.Tensor) -> None:
+        """What this size of slice compiles, forward and backward, before anybody waits: slices of a batch may differ in
+        size, so that some processes have theirs compiled already and some have not."""
+        from fastres.stage.step import CompiledStep
+
+        form, network = self.forward.module, self.forward.module.form
+        if not isinstance(self, CompiledStep) or self.sync_bn or not len(x):
+            return
+        kept = [(buffer, buffer.clone()) for buffer in network.buffers()]
+        with self.precision.autocast():
+            logits = form(x)
+        learning = [p for p in network.parameters() if p.requires_grad]
+        torch.autograd.grad(logits.float().sum(), learning, allow_unused=True)  # DDP does not see it
+        for buffer, before in kept:
+            buffer.copy_(before)
 
     def _weigh(self, loss: torch.Tensor, size: int) -> tuple[torch.Tensor, torch.Tensor]:
         """The global batch's summed loss, and what this process sends down."""

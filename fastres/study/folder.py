@@ -1,12 +1,27 @@
 """A study's folder: report.html, study.json and pictures; runs/, schedules/ and output/ of those that it trains."""
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 
-from fastres.machine.errors import DataError
+from fastres.machine.errors import DataError, UsageError
 from fastres.machine.folders import claim
+from fastres.machine.lock import Lock
 from fastres.track.run_config import read_object
 
 MARK = ".study"
+
+
+@contextlib.contextmanager
+def held(out: Path) -> Iterator[None]:
+    """While one study trains in its folder: UsageError where another process does, which would start its runs too."""
+    lock = Lock(out / MARK, wait=False)
+    if not lock.held:
+        raise UsageError(f"{out}: another study trains in this folder; wait for it, or choose another --out")
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def claim_folder(out: Path) -> None:

@@ -81,16 +81,22 @@ class RunDir:
             raise _not_writable(self.path, error.strerror) from error
 
     def check_there(self) -> None:
-        """MachineError where the folder was removed, moved or replaced meanwhile: what is written now is lost."""
-        try:
-            there = os.path.samestat(self.path.stat(), self._identity)
-        except FileNotFoundError:
-            there = False
-        if not there:
+        """MachineError where the folder was removed, moved, emptied or replaced meanwhile: what is written now is lost,
+        or comes among what another run writes."""
+        if not self.there:
             raise MachineError(
-                f"{self.path}: the run folder was removed or moved while the run went on, with what was trained; "
-                "put it back, and the same command resumes, or starts anew where there is none"
+                f"{self.path}: the run folder was removed, moved or emptied while the run went on, with what was "
+                "trained; put it back, and the same command resumes, or starts anew where there is none"
             )
+
+    @property
+    def there(self) -> bool:
+        """Whether the folder is still this run's: another may have begun in one that was emptied, with a new lock."""
+        try:
+            lock = os.path.samestat((self.path / "lock").stat(), os.fstat(self._lock.fileno()))
+            return lock and os.path.samestat(self.path.stat(), self._identity)
+        except FileNotFoundError:
+            return False
 
     def close(self) -> None:
         """Close the log and give the lock back; closing twice is fine."""
@@ -119,6 +125,8 @@ class FollowedRunDir:
 
     def forget_summary(self) -> None: ...
 
+    there = True
+
     def check_there(self) -> None: ...
 
     def __enter__(self) -> "FollowedRunDir":
@@ -131,13 +139,17 @@ def live_process(path: Path) -> int | None:
     """The process that holds the lock of the run folder `path`, None where none on this machine does.
 
     Read from the kernel's list of locks: to try the lock would make a run that starts in that moment refuse its folder.
+    The number is that of our own machine or container: a container's run wrote another one into its lock. Of another
+    container's run the list has nothing.
     """
     try:
-        pid, inode = (path / "lock").read_text().strip(), (path / "lock").stat().st_ino
+        pid, status = (path / "lock").read_text().strip(), (path / "lock").stat()
+        device = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}"  # some file systems list another one
         for line in Path("/proc/locks").read_text().splitlines():  # 1: FLOCK ADVISORY WRITE PID MAJOR:MINOR:INODE 0 EOF
             words = line.split()
-            if words[1] == "FLOCK" and words[4] == pid and words[5].endswith(f":{inode}"):
-                return int(pid)
+            listed, _, inode = words[5].rpartition(":")
+            if words[1] == "FLOCK" and inode == str(status.st_ino) and (listed == device or words[4] == pid):
+                return int(words[4])
     except (OSError, ValueError, IndexError):
         return None
     return None

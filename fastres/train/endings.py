@@ -79,6 +79,8 @@ def lower_rate(schedule: Schedule, index: int) -> str:
 def _note(folder: RunDir, schedule: Schedule, seed: int, error: FastresError) -> None:
     status = {Diverged: "diverged", Preempted: "preempted"}.get(type(error), "failed")
     facts = {"status": status, "exit_code": error.exit_code, "error": str(error)}
+    if not folder.there:
+        return  # the summary there is another run's, or nobody's
     try:
         folder.write_summary({**facts, "schedule": schedule.name, "seed": seed})
     except MachineError as full:  # the fault that ended the run is the one to be told

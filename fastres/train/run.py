@@ -196,7 +196,9 @@ class Run:
         self.setting.world.meet()  # the first process may have waited for its disk
 
     def _save(self, position: Position, stage: StageRun, error: float | None = None, at_border: bool = False) -> None:
-        """A checkpoint; with the stage's optimiser where the stage goes on, without at its border."""
+        """A checkpoint; with the stage's optimiser where the stage goes on, without at its border. MachineError where
+        the folder is gone."""
+        self.setting.world.from_first(self.folder.check_there)
         judged = self.network if at_border else stage.average.network
         metadata = metadata_of(self.setting, stage.row)
         state: dict = {"network": judged.state_dict(), "images_seen": self.images_seen, "metadata": metadata}

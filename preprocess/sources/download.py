@@ -1,5 +1,6 @@
 """Fetches an archive: resumes a partial file, checks size and md5, gives the file its name only when whole."""
 
+import contextlib
 import hashlib
 import http.client
 import os
@@ -46,9 +47,7 @@ def download(archive: Archive, target: Path, timeout: float = 30.0, pause: float
     archive (deleted). UsageError: another process is downloading it.
     """
     part = target.with_name(target.name + ".part")
-    with disk_faults(target.parent, archive.bytes), open(part, "a+b", opener=ours) as file:
-        if not take(file):
-            raise UsageError(f"{part}: another process is downloading it, expected none; wait for it")
+    with disk_faults(target.parent, archive.bytes), _locked(part) as file:
         try:
             if not target.exists():  # else that other process has just finished
                 _Transfer(archive, target, file, timeout, pause).run()
@@ -60,6 +59,19 @@ def download(archive: Archive, target: Path, timeout: float = 30.0, pause: float
             if part.exists() and part.stat().st_size == 0:
                 part.unlink()
     return target
+
+
+def _locked(part: Path) -> BinaryIO:
+    """The open, locked file of that name. UsageError while another process has it."""
+    while True:
+        file = open(part, "a+b", opener=ours)  # noqa: SIM115 - the caller closes it
+        if not take(file):
+            file.close()
+            raise UsageError(f"{part}: another process is downloading it, expected none; wait for it")
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(file.fileno()), os.stat(part)):
+                return file
+        file.close()  # its last holder renamed or removed it while we opened it
 
 
 def by_hand(archive: Archive, target: Path) -> str:

@@ -195,7 +195,7 @@ def test_a_run_that_was_killed_before_its_first_checkpoint_begins_anew(packed, t
 
 
 @pytest.mark.fault(44)
-@pytest.mark.parametrize("what", ["removed", "moved", "replaced"])
+@pytest.mark.parametrize("what", ["removed", "moved", "replaced", "emptied"])
 def test_a_run_folder_that_goes_away_is_exit_4(packed, tmp_path, monkeypatch, capsys, what):
     folder, done, original = tmp_path / "run", [], EagerStep.__call__
 
@@ -203,14 +203,14 @@ def test_a_run_folder_that_goes_away_is_exit_4(packed, tmp_path, monkeypatch, ca
         original(self, *arguments)
         done.append(1)
         if len(done) == STEPS:
-            shutil.rmtree(folder) if what == "removed" else folder.rename(tmp_path / "elsewhere")
-            if what == "replaced":
+            shutil.rmtree(folder) if what in ("removed", "emptied") else folder.rename(tmp_path / "elsewhere")
+            if what in ("replaced", "emptied"):
                 folder.mkdir()
 
     monkeypatch.setattr(EagerStep, "__call__", removing)
     train_tiny(packed, folder, *FAST, code=4)
     said = capsys.readouterr().err
-    assert "the run folder was removed or moved while the run went on" in said and "Traceback" not in said
+    assert "the run folder was removed, moved or emptied" in said and "Traceback" not in said
 
 
 @pytest.mark.fault(44)

@@ -12,7 +12,7 @@ from fastres.machine.files import write_atomic
 from fastres.schedules.types import Schedule
 from fastres.schedules.writing import write_schedule
 from fastres.study.search.space import Choice, Range, Space, apply, first_epochs
-from fastres.study.search.trials import ended_trials, library
+from fastres.study.search.trials import ended_and_running, ended_trials, library
 from fastres.track.error_table import standard_error
 from fastres.track.metrics import TOP1
 from fastres.train.options import Options
@@ -24,9 +24,9 @@ def best_of(study, schedule: Schedule, epochs: int) -> dict:
     `standard_error` is that of the best error on its validation images alone; the best of many is an optimistic
     choice besides.
     """
-    ended = ended_trials(study)
+    ended, running = ended_and_running(study)
     good = [trial for trial in ended if trial.value is not None]
-    if not good and len(ended) < len(study.get_trials(deepcopy=False)):
+    if not good and running:
         raise Preempted(
             f"every trial of {schedule.name} that may yet train runs in another process; the same command shows the "
             "best as soon as one has ended"

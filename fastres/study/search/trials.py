@@ -101,7 +101,7 @@ class Search:
                 lock = Lock(self.out / CLAIM)
                 held.callback(lock.release)
                 self._requeue_killed(study)
-                if _begun_or_ended(study) >= trials:
+                if sum(map(len, ended_and_running(study))) >= trials:
                     return
                 study.sampler = self._sampler(_drawn(study))
                 study.optimize(partial(self._run, lock, held), n_trials=1, catch=(TrialFailed,))
@@ -179,19 +179,20 @@ class Search:
 
 def ended_trials(study) -> list:
     """Trials that came to their end: those with an error, and those whose settings do not train."""
-    return [trial for trial in study.get_trials(deepcopy=False) if _has_ended(trial)]
+    return ended_and_running(study)[0]
+
+
+def ended_and_running(study) -> tuple[list, list]:
+    """By one look: in two, a trial that ends between them is in both or in neither."""
+    trials, running = study.get_trials(deepcopy=False), library().trial.TrialState.RUNNING
+    return [t for t in trials if _has_ended(t)], [t for t in trials if t.state == running]
 
 
 def _has_ended(trial) -> bool:
-    """Not where its process was killed between its end and Optuna's note of it: it is tried again."""
+    """Not before Optuna has noted it, which comes a moment after its end: before that it has no error. Nor where its
+    process was killed between the two: it is tried again."""
     lost = trial.state == library().trial.TrialState.FAIL and trial.user_attrs.get(ENDED) == "done"
-    return ENDED in trial.user_attrs and not lost
-
-
-def _begun_or_ended(study) -> int:
-    """Trials that run or came to their end, by one look: in two, one that ends between them counts twice or not."""
-    running = library().trial.TrialState.RUNNING
-    return sum(trial.state == running or _has_ended(trial) for trial in study.get_trials(deepcopy=False))
+    return ENDED in trial.user_attrs and trial.state.is_finished() and not lost
 
 
 def library():

@@ -37,7 +37,13 @@ class Child:
 
     def __init__(self, module: str, arguments: list[str], output: Path, threads: int | None) -> None:
         """`threads`: what it may use of a CPU; None: all of it."""
-        libc = ctypes.CDLL(None)
+        libc, ours_is = ctypes.CDLL(None), os.getpid()
+
+        def leave_with_us() -> None:
+            libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+            if os.getppid() != ours_is:  # we died before the kernel knew
+                os.kill(os.getpid(), signal.SIGTERM)
+
         environment = {**os.environ, **waiting.as_here(), **({"OMP_NUM_THREADS": str(threads)} if threads else {})}
         output.parent.mkdir(parents=True, exist_ok=True)
         with open(output, "wb", opener=ours) as file:
@@ -48,7 +54,7 @@ class Child:
                 stderr=file,
                 env=environment,
                 start_new_session=True,
-                preexec_fn=lambda: libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM),
+                preexec_fn=leave_with_us,
             )
 
     def poll(self) -> int | None:

@@ -17,7 +17,7 @@ from fastres.schedules.loading import load_schedule, override
 from fastres.schedules.small import NETS
 from fastres.schedules.types import Schedule
 from fastres.stage.rehearsal import rehearse
-from fastres.study.folder import claim_folder
+from fastres.study.folder import claim_folder, held
 from fastres.study.jobs import Job, plan
 from fastres.study.search.trials import library
 from fastres.study.search.tune import Rates, circumstances
@@ -73,9 +73,10 @@ def train_all(args: argparse.Namespace) -> Done:
         # what is wrong is said before anything trains
         known = ground.as_far_as_known(schedule)
         rehearse(known, manifest.num_classes, manifest.side, manifest.wnids, images=manifest.count("train"))
-    notes = ground.pretrain(jobs)
-    rates = Rates(args.out / "tune", circumstances(options(schedule=systems[0]))) if args.tune else Rates(None)
-    outcomes = do_all(Work(jobs, options, rates), launch.Child, at_a_time, threads)
+    with held(args.out):
+        notes = ground.pretrain(jobs)
+        rates = Rates(args.out / "tune", circumstances(options(schedule=systems[0]))) if args.tune else Rates(None)
+        outcomes = do_all(Work(jobs, options, rates), launch.Child, at_a_time, threads)
     notes += rates.note([schedule.name for schedule in systems])
     if at_a_time > 1:
         notes.append(

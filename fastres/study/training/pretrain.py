@@ -16,6 +16,7 @@ from fastres.study.training.task import last_words
 from fastres.study.training.world import fault_of, pack
 from fastres.track.log import read_log
 from fastres.track.run_config import as_written, read_object
+from fastres.track.run_dir import live_process
 from fastres.train.options import Options
 from fastres.train.publishing import WEIGHTS
 
@@ -50,6 +51,8 @@ def pretrain(out: Path, schedule: Schedule, options: Callable[..., Options], sta
         file.parent.mkdir(parents=True, exist_ok=True)
         write_schedule(file, schedule, f"The pretrained {arch} of the study in {out}.")
         output = out / "output" / f"{schedule.name}.txt"
+        while live_process(folder):  # of a study that was killed: it still saves
+            time.sleep(POLL_S)
         _follow(schedule, folder, start("fastres.train", run.command_line(file), output, None), output)
     errors = _summary(folder)["errors"]["expsum"]
     return (

@@ -18,6 +18,7 @@ class Overall:
         self._total = sum(self._left.values()) or 1.0
         self._over, self._done = 0, 0.0  # tasks that ended, and their cost
         self._running: dict[Task, float] = {}  # when each started
+        self._awaited: list[str] = []
         self._started = time.perf_counter()
         self._bar = Progress(100.0, "", "%", bar_format="{desc} {bar} {percentage:3.0f}%")
         if done_before:
@@ -34,6 +35,12 @@ class Overall:
         fraction = (self._done + sum(since)) / self._total
         names = ", ".join(task.name for task in self._running)
         self._bar.at(100.0 * fraction, 100.0, f"{self._where()} {names}, {self.time_left(fraction)}")
+
+    def wait_for(self, names: list[str]) -> None:
+        """Nothing can start before these have left."""
+        if names != self._awaited:
+            say(f"waiting for {', '.join(names)}: a process that an earlier command began is still at it")
+        self._awaited = names
 
     def end(self, task: "Task", error: str) -> None:
         """It is over: well, or with a sentence on why not."""

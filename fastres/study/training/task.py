@@ -9,6 +9,7 @@ from fastres.schedules.writing import write_schedule
 from fastres.study.jobs import Job
 from fastres.study.search.tune import FACTORS
 from fastres.track.log import read_log
+from fastres.track.run_dir import live_process
 from fastres.train.checkpoint import Position, checkpoints_in
 from fastres.train.options import Options
 
@@ -34,6 +35,11 @@ class Task:
     @property
     def name(self) -> str:
         return f"rate of {self.job.system}" if self.search else self.job.name
+
+    @property
+    def is_live(self) -> bool:
+        """Whether a process is at its run that is not ours: one of a study that was killed, which still saves."""
+        return not self.search and live_process(self.job.folder) is not None
 
     @property
     def cost(self) -> float:

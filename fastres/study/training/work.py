@@ -92,6 +92,8 @@ class Work:
 
     def _ready(self, task: Task) -> bool:
         job, parent = task.job, task.job.parent
+        if task.is_live:
+            return False
         known = self._rates.before(job) if task.search else self._rates.schedule(job)
         return known is not None and (parent is None or parent.folder in self.outcomes or is_past(parent, job.shared))
 
@@ -150,7 +152,11 @@ def do_all(work: Work, start: Start, at_a_time: int = 1, threads: int | None = N
                 else:
                     running[task] = child
             if waiting and not running and not stopped:
-                raise RuntimeError(f"nothing can start of {', '.join(task.name for task in waiting)}")
+                leaving = [task.name for task in waiting if task.is_live]
+                if not leaving:
+                    raise RuntimeError(f"nothing can start of {', '.join(task.name for task in waiting)}")
+                overall.wait_for(leaving)
+                time.sleep(POLL_S)
             over = {task: code for task, child in running.items() if (code := child.poll()) is not None}
             for task, code in over.items():
                 del running[task]
