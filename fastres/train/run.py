@@ -198,7 +198,7 @@ class Run:
     def _save(self, position: Position, stage: StageRun, error: float | None = None, at_border: bool = False) -> None:
         """A checkpoint; with the stage's optimiser where the stage goes on, without at its border. MachineError where
         the folder is gone."""
-        self.setting.world.from_first(self.folder.check_there)
+        self.folder.check_there()  # no meeting: inside an epoch the first process saves alone
         judged = self.network if at_border else stage.average.network
         metadata = metadata_of(self.setting, stage.row)
         state: dict = {"network": judged.state_dict(), "images_seen": self.images_seen, "metadata": metadata}
