@@ -48,7 +48,7 @@ from fastres.model.card import Card, card_of
 from fastres.model.conditions import Given, add_options, completed, tell_assumed
 from fastres.model.metadata import digest_of
 from fastres.model.network import describe
-from fastres.model.target import read_model, read_with
+from fastres.model.target import WEIGHTS, read_model, read_with
 from fastres.model.weights import network_from
 from fastres.track.error_table import PAPERS, format_errors
 from fastres.track.mistakes import FOLDER
@@ -104,16 +104,24 @@ def _as_a_run(args: argparse.Namespace) -> bool:
     return args.split == "val" and args.combine == PAPERS and args.data is None
 
 
-def _check_labelled(args: argparse.Namespace, run: Path | None, labelled: bool, packed: Path) -> None:
+def _is_of_another(args: argparse.Namespace) -> bool:
+    """Whether --out is where a run keeps what its own final weights get wrong, and this is something else."""
+    out = args.out.resolve()
+    if out.name != FOLDER or not (out.parent / "config.json").is_file():
+        return False
+    return not _as_a_run(args) or args.target.resolve() not in (out.parent, out.parent / WEIGHTS)
+
+
+def _check_labelled(args: argparse.Namespace, labelled: bool, packed: Path) -> None:
     """UsageError where labels are asked for and the split has none, or a gate where all views are asked for."""
     if args.shifted and args.gate not in (None, FIND):
         raise UsageError("--gate MARGIN and --shifted: one of them at a time")
     if args.out and args.gate is not None and args.gate != FIND:
         raise UsageError("--gate MARGIN: does without most views, --out shows what each says; drop one of the two")
-    if args.out and run is not None and args.out.resolve() == (run / FOLDER).resolve() and not _as_a_run(args):
+    if args.out and _is_of_another(args):
         raise UsageError(
-            f"--out {args.out}: is the run's own folder, of its own validation images and --combine expsum; expected "
-            "another one"
+            f"--out {args.out}: is a run's own folder, of its final weights, its own validation images and --combine "
+            "expsum; expected another one"
         )
     if args.split == "test" and not labelled and (args.out or args.shifted or args.gate == FIND or not args.submission):
         raise UsageError(
@@ -139,7 +147,7 @@ def run(args: argparse.Namespace, world: World) -> dict:
     labelled = f"{args.split}.labels.npy" in manifest.files
     if args.split == "val" and args.submission:
         say("note: writing answers for the validation split; the test split is --split test")
-    _check_labelled(args, model.run, labelled, packed)
+    _check_labelled(args, labelled, packed)
     precision = choose_precision(args.precision, world.device)
     engine = args.engine or next(iter(packed_for(manifest, args.split)), "resident")
     facts = {name: getattr(args, name) for name in ("split", "combine", "submission", "out", "gate", "shifted")}

@@ -38,8 +38,9 @@ def combine(scores: torch.Tensor, how: str) -> torch.Tensor:
     if how == "vote":
         votes = functional.one_hot(scores.argmax(2), scores.shape[2]).sum(1)  # scatter_add_ may sum in any order
         summed = scores.logsumexp(1)
-        # the rank of expsum, scaled below one vote, orders classes that have equally many votes
-        return votes + summed.argsort(1).argsort(1).double() / scores.shape[2]
+        # the place by expsum, scaled below one vote, orders classes that have equally many; of equal ones the first
+        place = summed.argsort(dim=1, descending=True, stable=True).argsort(1).double()
+        return (votes + 1 - (place + 1) / scores.shape[2]).where(~summed.isnan(), torch.nan)
     raise UsageError(f"--combine {how}: unknown, expected one of {', '.join(COMBINATIONS)}")
 
 

@@ -71,12 +71,12 @@ class Gate:
     def as_text(self) -> str:
         if self.margin is None:
             return "no image can do without the twelve crops: the error would grow at any margin"
-        fewer = len(TWELVE) / self.views
+        fewer = len(TWELVE) / self.held_out_views
         return (
             f"the centre alone where its margin is at least {self.margin!r}, elsewhere further crops until they lead "
-            f"enough: {self.views:.2f} views an image, {fewer:.1f} times fewer than twelve; top-1 error "
-            f"{self.error:.2f} %, with all views {self.all_views:.2f}, the centre alone {self.centre:.2f}. "
-            f"Each half by the other half's margin: {self.held_out_views:.2f} views, {self.held_out:.2f} %"
+            f"enough: {self.views:.2f} views an image; top-1 error {self.error:.2f} %, with all views "
+            f"{self.all_views:.2f}, the centre alone {self.centre:.2f}. Each half by the other half's margin: "
+            f"{self.held_out_views:.2f} views, {fewer:.1f} times fewer than twelve, {self.held_out:.2f} %"
         )
 
 

@@ -19,6 +19,7 @@ from fastres.schedules.types import ViewSettings
 NAMED = {"side": 256, "upscale": 1, "convention": ViewSettings().convention}
 # Of a run as a whole; how far images are enlarged is a stage's.
 OF_THE_RUN = ("side", "convention", "classes", "class_digest", "content_digest", "normalisation")
+WEIGHTS = "final.safetensors"  # in a run's folder, at its end
 _CHECKPOINT = re.compile(r"stage(\d+)-epoch.*\.pt")
 
 
@@ -63,7 +64,7 @@ def final_weights(target: Path) -> Path:
         raise MachineError(f"{target}: no such file or folder; pass a run's folder or its weights (.safetensors, .pth)")
     if not target.is_dir():
         return target
-    weights = target / "final.safetensors"
+    weights = target / WEIGHTS
     if not weights.is_file():
         raise DataError(
             f"{target}: has no final.safetensors, so it is no run's folder or its run is not finished; train it to its "
@@ -88,7 +89,7 @@ def _told_by_run(run: Path, file: Path, at_border: bool) -> dict:
     found = _CHECKPOINT.fullmatch(file.name)
     if found is None:
         return {}
-    ended = next((path for path in (run / "final.safetensors", *sorted(run.glob("stages/*"))) if path.is_file()), None)
+    ended = next((path for path in (run / WEIGHTS, *sorted(run.glob("stages/*"))) if path.is_file()), None)
     facts = {} if ended is None else read_metadata(ended)
     facts = {name: facts[name] for name in OF_THE_RUN if name in facts}
     try:

@@ -1,6 +1,8 @@
 """Where runs stand, as tables: a fact a row and a run a column, then a stage a row."""
 
 import html
+import statistics
+from itertools import groupby
 
 from fastres.track import page
 from fastres.track.run_view import RunView
@@ -76,17 +78,16 @@ def stages(runs: list[RunView]) -> str:
 def _stage_rows(run: RunView) -> list[tuple]:
     """A stage a row, from the epochs so far, so that a live run has them too."""
     rows = []
-    for border in run.borders():
-        mine = [epoch for epoch in run.epochs if epoch["stage_name"] == border.name]
+    for _, epochs in groupby(run.epochs, key=lambda record: record["stage"]):  # two stages may have one name
+        mine = list(epochs)
         train_s, wait_s = sum(e["train_s"] for e in mine), sum(e.get("wait_s", 0.0) for e in mine)
-        speeds = sorted(e["img_per_s"] for e in mine)
         wait = 100 * wait_s / train_s if train_s and "wait_s" in mine[-1] else None
         rows.append(
             (
-                border.name,
+                mine[-1]["stage_name"],
                 len(mine),
                 round(train_s, 1),
-                round(speeds[len(speeds) // 2]),
+                round(statistics.median(e["img_per_s"] for e in mine)),
                 wait,
                 mine[-1]["val_top1_err"],
                 mine[-1]["val_top5_err"],

@@ -14,6 +14,7 @@ from fastres.machine.files import write_atomic
 from fastres.machine.strict_json import plain
 from fastres.model.card import NORMALISATION
 from fastres.model.metadata import digest_of
+from fastres.model.target import WEIGHTS
 from fastres.model.weights import save_weights
 from fastres.schedules.types import Stage
 from fastres.stage.setting import Setting
@@ -26,8 +27,6 @@ from fastres.track.run_dir import RunDir
 from fastres.train.drawing import draw, draw_mistakes
 from fastres.train.stage_ends import save_stage_end
 from fastres.train.summary import headline, summarise, wall_before
-
-WEIGHTS = "final.safetensors"
 
 
 def publish(

@@ -20,6 +20,7 @@ from fastres.machine.errors import DataError
 from fastres.model.network import Architecture, build
 from fastres.model.weights import save_weights
 from fastres.schedules.types import ViewSettings
+from fastres.track.error_table import standard_error
 from fastres.views.geometry import Geometry
 
 CPU = torch.device("cpu")
@@ -65,6 +66,26 @@ def test_votes_count_and_ties_go_to_the_higher_sum():
     ranking = combining.combine(scores, "vote")
     assert ranking.argmax(1).tolist() == [1, 1]
     assert ranking[1].argsort(descending=True).tolist() == [1, 2, 0]
+
+
+def test_one_view_has_one_order_whatever_combines_it():
+    """Of equal scores the lower class goes first, in votes too: a rounded score is often equal to another."""
+    scores = (torch.randn(200, 1, 9, generator=torch.Generator().manual_seed(0)) * 2).round()
+    labels = torch.arange(200) % 9
+    ranks = [combining.rank_of_truth(combining.combine(scores, how), labels) for how in combining.COMBINATIONS]
+    assert all(torch.equal(ranks[0], rank) for rank in ranks) and len(ranks[0].unique()) > 5
+
+
+@pytest.mark.parametrize("how", combining.COMBINATIONS)
+def test_what_is_not_a_number_wins_nothing(how):
+    ranking = combining.combine(torch.full((1, 12, 4), torch.nan), how)
+    assert ranking.isnan().all() and combining.top_errors(ranking, torch.tensor([0]))["top1"] == 100.0
+
+
+def test_the_standard_error_of_few_images_is_never_none():
+    """Agresti and Coull's: none wrong of three leaves much open, of ten thousand nothing."""
+    found = [standard_error(error, count) for error, count in ((0, 3), (100, 3), (0, 50), (26.8, 10_000), (50, 20))]
+    assert found == pytest.approx([17.07, 17.07, 2.570, 0.4429, 10.21], rel=0.001)
 
 
 def test_top_errors_by_hand():

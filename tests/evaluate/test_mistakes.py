@@ -3,6 +3,7 @@
 import csv
 import itertools
 import json
+import shutil
 from collections import Counter
 
 import numpy as np
@@ -22,7 +23,7 @@ from fastres.machine.command import run_command
 from fastres.machine.errors import UsageError
 from fastres.model.network import Architecture, build
 from fastres.model.weights import save_weights
-from fastres.track.mistakes import CONFUSIONS, FILE
+from fastres.track.mistakes import CONFUSIONS, FILE, FOLDER
 from fastres.track.mistakes import WORST as WORST_PICTURE
 
 CLASSES = [("n1", "crane"), ("n2", "crane"), ("n3", "cat, tabby"), ("n4", "dog")]
@@ -50,9 +51,9 @@ def test_classes_confusions_and_the_worst_against_plain_loops():
         mine = [a for a, t in zip(answer, truth, strict=True) if t == label]
         wrong = sum(a != label for a in mine)
         assert (row["name"], row["images"], row["wrong"]) == (WORDS[label], len(mine), wrong)
-        share = wrong / len(mine)
-        assert row["top1_err"] == pytest.approx(100 * share)
-        assert row["standard_error"] == pytest.approx(100 * (share * (1 - share) / len(mine)) ** 0.5)
+        assert row["top1_err"] == pytest.approx(100 * wrong / len(mine))
+        share, images = (wrong + 2) / (len(mine) + 4), len(mine) + 4
+        assert row["standard_error"] == pytest.approx(100 * (share * (1 - share) / images) ** 0.5)
     pairs = Counter((WORDS[t], WORDS[a]) for a, t in zip(answer, truth, strict=True) if a != t)
     listed = {(c["truth"], c["answer"]): (c["images"], c["share_pct"]) for c in found.confusions()}
     of = Counter(WORDS[t] for t in truth)
@@ -187,6 +188,22 @@ def weights(packed, tmp_path_factory):
 
 def command(*arguments) -> int:
     return run_command(lambda: evaluate.main([str(a) for a in arguments]))
+
+
+@pytest.mark.parametrize("target", ["stages/0.safetensors", "elsewhere"])
+def test_a_runs_own_folder_is_its_final_weights(packed, weights, tmp_path, capsys, target):
+    """Another network's mistakes would stand in the run's tables as its own."""
+    run = tmp_path / "run"
+    (run / "stages").mkdir(parents=True)
+    (run / "config.json").write_text(json.dumps({"data": str(packed)}))
+    shutil.copy(weights, run / "stages/0.safetensors")
+    target = weights if target == "elsewhere" else run / target
+    assert command(target, "--data", packed, "--out", run / FOLDER) == 2
+    assert "is a run's own folder, of its final weights" in capsys.readouterr().err and not (run / FOLDER).exists()
+    args = evaluate.parser().parse_args([str(target), "--out", str(run / FOLDER)])
+    assert evaluate._is_of_another(args)
+    for own in (run, run / "final.safetensors"):
+        assert not evaluate._is_of_another(evaluate.parser().parse_args([str(own), "--out", str(run / FOLDER)]))
 
 
 def test_the_command_lists_writes_and_writes_again(packed, weights, tmp_path, capsys):

@@ -10,6 +10,7 @@ from fastres.study import __main__ as study_module
 from fastres.study.findings.own import BESIDE, NO_CLASSES, classes_table, in_short, make_tables
 from fastres.study.findings.record import page_table
 from fastres.study.findings.runs import by_system, read_runs
+from fastres.track.error_table import standard_error
 from tests.support.study_runs import made_run, result_of
 
 PAPERS = re.compile(
@@ -84,7 +85,7 @@ def test_systems_have_a_table_of_their_own_with_what_they_cost(tmp_path):
     )
     mine, third, other = (dict(zip(table.header, row, strict=True)) for row in table.rows)
     assert (mine["val top-1"].mean, mine["val top-1"].std) == (22.0, pytest.approx(8**0.5))
-    assert mine["s.e."] == pytest.approx((100**2 * 0.22 * 0.78 / 30 + 4) ** 0.5)
+    assert mine["s.e."] == pytest.approx((standard_error(22.0, 30) ** 2 + 4) ** 0.5)
     images = systems["mine"][0].images
     assert images and mine["img/s"] == f"{2 * images / 4:,.0f}", "two epochs in four seconds"
     assert (mine["train s"].mean, mine["wall s"].mean, mine[""]) == (4.0, 8.0, "")
@@ -101,8 +102,8 @@ def test_classes_are_sorted_by_the_best_systems_errors_over_its_seeds(tmp_path):
     dog, cat, _ = table.rows
     assert (dog[2].mean, dog[2].std, dog[4].mean) == (40.0, 0.0, 40.0)
     assert cat[2].mean == 30.0 and cat[2].std == pytest.approx(60 / 2**0.5) and cat[4].mean == 10.0
-    assert dog[3] == pytest.approx(100 * (0.4 * 0.6 / 10) ** 0.5)
-    assert cat[3] == pytest.approx(((100**2 * 0.3 * 0.7 / 10) + 30.0**2) ** 0.5)
+    assert dog[3] == pytest.approx(standard_error(40.0, 10))
+    assert cat[3] == pytest.approx((standard_error(30.0, 10) ** 2 + 30.0**2) ** 0.5)
 
 
 def test_many_classes_are_folded_and_many_systems_left_out(tmp_path):

@@ -10,7 +10,7 @@ from fastres.machine.errors import UsageError
 from fastres.model.flop import stage_flop, training_flop
 from fastres.model.network import Architecture
 from fastres.schedules import BEYOND, PAPER, PLAIN, SCHEDULES, SYSTEMS
-from fastres.study.findings.claims import CLAIMS, EPOCHS, judge
+from fastres.study.findings.claims import CLAIMS
 from fastres.study.findings.crops import susceptible
 from fastres.study.findings.measures import spread_of
 from fastres.study.findings.notes import notes_on_rates
@@ -94,64 +94,6 @@ def test_no_image_changes_class():
     assert susceptible(np.ones((4, 9), int), np.arange(9)) == []
 
 
-def systems_with(tmp_path, **errors):
-    folders = [
-        made_run(tmp_path / name, name.replace("_", "-"), {"12-crop top1": e, "centre top1": e})
-        for name, e in errors.items()
-    ]
-    return by_system(read_runs(folders))
-
-
-@pytest.mark.parametrize("initialized,word", [(40.0, "agrees"), (48.0, "open"), (49.0, "open"), (56.0, "disagrees")])
-def test_verdicts_are_computed(tmp_path, initialized, word):
-    """Standard error of a difference near 49 %: 0.71 points."""
-    verdicts = judge(systems_with(tmp_path, initialized_fc=initialized, naive_fc=48.7))
-    verdict = next(v for v in verdicts if v.claim.text == "staged fine-tuning is better than naive")
-    assert verdict.word == word and verdict.error == pytest.approx(0.70, abs=0.02)
-
-
-@pytest.mark.parametrize("extractor,word", [(48.9, "agrees"), (49.5, "open"), (51.2, "open"), (55.0, "disagrees")])
-def test_equality_is_within_two_points_as_far_as_can_be_told(tmp_path, extractor, word):
-    """Standard error of a difference: 0.71 points, so up to 0.58 apart they are equal and from 3.42 on they are not."""
-    verdicts = judge(systems_with(tmp_path, naive_fc=48.7, feature_extractor=extractor))
-    assert verdicts[0].claim.equal and verdicts[0].word == word
-
-
-@pytest.mark.parametrize(
-    "lowest,status,word",
-    [
-        (60.0, "done", "agrees"),
-        (50.3, "done", "open"),
-        (30.0, "done", "disagrees"),
-        (60.0, "unfinished", "open"),
-        (None, "diverged", "agrees"),
-        (60.0, "diverged", "agrees"),
-        (45.0, "diverged", "open"),
-    ],
-)
-def test_a_bound_is_held_by_an_error_above_it_and_by_divergence(tmp_path, lowest, status, word):
-    run = made_run(tmp_path / "a", "conv1-blank", {}, curve=(95.0, lowest) if lowest else (), status=status)
-    verdict = next(v for v in judge(by_system(read_runs([run]))) if v.claim.lower == 50.0)
-    assert verdict.word == word and (verdict.figures == "diverged") == (status == "diverged" and word == "agrees")
-    assert next(v for v in judge({}) if v.claim.lower == 50.0).word == "not measured"
-
-
-@pytest.mark.parametrize(
-    "slow,word", [((4, 4), "agrees"), ((3, 3), "agrees"), ((4, 2), "open"), ((1, 1), "disagrees"), ((4,), "open")]
-)
-def test_epochs_to_settle_are_judged_by_their_seeds(tmp_path, slow, word):
-    """The extractor settles in its 2nd epoch with every seed."""
-
-    def settling(name, epoch, seed):
-        curve = [50.0] * (epoch - 1) + [40.0] * (5 - epoch)
-        return made_run(tmp_path / f"{name}{seed}", name, {}, seed=seed, curve=curve)
-
-    runs = [settling("feature-extractor", 2, seed) for seed in range(len(slow))]
-    runs += [settling("naive-fc", epoch, seed) for seed, epoch in enumerate(slow)]
-    verdict = next(v for v in judge(by_system(read_runs(runs))) if v.claim.higher[1] == EPOCHS)
-    assert verdict.word == word and "epochs" in verdict.figures
-
-
 def test_it_is_said_which_runs_the_rule_gave_a_lower_rate(tmp_path):
     wanted = [("paper", (0.1, 0.1)), ("paper", (0.1, 0.01)), ("naive-fc", (0.1, 0.1)), ("modern", (0.1, 0.001))]
     runs = read_runs(
@@ -167,17 +109,6 @@ def test_runs_on_different_data_are_not_drawn_together(tmp_path):
     one, other = read_runs([made_run(tmp_path / name, name, {}) for name in ("paper", "naive-fc")])
     with pytest.raises(UsageError, match="trained on different data"):
         gather([one, replace(other, content_digest="e")], tmp_path / "out", lambda systems: None, [])
-
-
-def test_two_crop_methods_are_compared_image_by_image(tmp_path):
-    """10-crop errs on 30 of 10,000 images that the centre crop gets right, and never the other way round."""
-    run = made_run(tmp_path / "a", "initialized-fc", {"10-crop top1": 30.3, "centre top1": 30.0})
-    systems, wrong = by_system(read_runs([run])), {"centre top1": np.zeros(10_000), "10-crop top1": np.zeros(10_000)}
-    wrong["10-crop top1"][:30] = 1
-    where = next(k for k, claim in enumerate(CLAIMS) if claim.text == "10-crop is better than the centre crop")
-    assert judge(systems)[where].word == "open"
-    verdict = judge(systems, ("initialized-fc", wrong))[where]
-    assert verdict.word == "disagrees" and verdict.error == pytest.approx(100 * (0.003 * 0.997 / 10_000) ** 0.5)
 
 
 def test_spread_over_seeds():

@@ -80,6 +80,19 @@ def result_of(out: Path) -> dict:
     return json.loads((out / "study.json").read_text())
 
 
+def _epoch_lines(stage: int, curve, rates) -> list[dict]:
+    plain = {"event": "epoch", "stage": stage, "stage_name": "x", "train_s": 1.0, "img_per_s": 9.0}
+    return [
+        {
+            **plain,
+            "epoch_total": k + 1,
+            **{"train_loss": e / 20, "val_loss": e / 10, "val_top1_err": e, "val_top5_err": e / 2},
+            "lr": rate,
+        }
+        for k, (e, rate) in enumerate(zip(curve, rates, strict=True))
+    ]
+
+
 def made_run(
     folder: Path,
     name: str,
@@ -94,8 +107,10 @@ def made_run(
     ids=None,
     status="done",
     photos=False,
+    begun=None,
 ) -> Path:
-    """A run folder with the figures given: {"METHOD top1": %}; the rest 12-crop's, or 30 and 10."""
+    """A run folder with the figures given: {"METHOD top1": %}; the rest 12-crop's, or 30 and 10. `begun`: stages, all
+    of them where it does not say; `curve` is of the last one."""
     schedule = replace(SCHEDULES.get(name, SCHEDULES["paper"]), name=name).to_dict()
     folder.mkdir(parents=True)
     (folder / "stages").mkdir()
@@ -117,22 +132,8 @@ def made_run(
     if status != "unfinished":
         (folder / "summary.json").write_text(json.dumps(summary))
     last = len(schedule["stages"]) - 1
-    lines = [
-        {
-            "event": "epoch",
-            "stage": last,
-            "stage_name": "x",
-            "epoch_total": k + 1,
-            "train_loss": e / 20,
-            "val_loss": e / 10,
-            "val_top1_err": e,
-            "lr": rate,
-            "val_top5_err": e / 2,
-            "train_s": 1.0,
-            "img_per_s": 9.0,
-        }
-        for k, (e, rate) in enumerate(zip(curve, rates or [0.1] * len(curve), strict=True))
-    ]
+    lines = [{"event": "stage", "stage": k} for k in range(last + 1 if begun is None else begun)]
+    lines += _epoch_lines(last, curve, rates or [0.1] * len(curve))
     (folder / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     ids = ids or [f"n{k:08d}" for k in range(classes)]
     seen = 100_000 * schedule["stages"][0]["epochs"]

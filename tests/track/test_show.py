@@ -160,6 +160,17 @@ with RunDir.open(Path(sys.argv[1]), {"schedule": {"name": "live", "stages": STAG
 """
 
 
+def test_stages_of_one_name_have_a_row_each(tmp_path):
+    from fastres.track.overview import _stage_rows
+    from fastres.track.run_view import read_runs
+
+    (run,) = read_runs([make_run(tmp_path / "one")])
+    for record, speed in zip(run.epochs, (100, 200, 10, 20, 90), strict=True):
+        record |= {"stage_name": "all", "img_per_s": speed}
+    rows = _stage_rows(run)
+    assert [(row[0], row[1], row[3], row[5]) for row in rows] == [("all", 2, 150, 58.0), ("all", 3, 20, 55.0)]
+
+
 @pytest.mark.slow
 def test_watch_follows_a_live_run_to_its_end(tmp_path):
     folder, out = tmp_path / "live", tmp_path / "page.html"

@@ -37,7 +37,9 @@ def measure(run: Trained, name: str) -> float | None:
     if name == "epochs to settle":
         return _settled(run)
     if name == "before-last-stage centre top1":
-        return _top1(run.stage_epochs(-2)[-1:]) if len(run.schedule["stages"]) > 1 else None
+        stages = run.schedule["stages"]
+        whole = len(stages) > 1 and len(before := run.stage_epochs(-2)) == stages[-2]["epochs"]
+        return _top1(before[-1:]) if whole else None
     if name == "first-epoch centre top1":
         return _top1(run.stage_epochs(-1)[:1])
     if name == "lowest centre top1":
@@ -66,21 +68,33 @@ def spread_of(values: list[float | None]) -> Spread | None:
     return Spread(statistics.mean(there), statistics.stdev(there) if len(there) > 1 else None, len(there))
 
 
-def uncertainty(runs: list[Trained], found: Spread, count: int | None = None) -> float | None:
+def uncertainty(runs: list[Trained], found: Spread, count: int | None = None, wide: bool = False) -> float | None:
     """Standard error of an error in %: that of the validation images, and that of the seeds where there are several.
 
     All runs see the same validation images, so those do not average out over seeds. `count`: how many those are, by
-    default what the first finished run says; None where none is finished.
+    default what the first finished run says; None where none is finished. `wide`: half of an interval of 95 %, for
+    which a few seeds count less, see `widened`.
     """
     count = count or next((run.summary["count"] for run in runs if run.status == "done"), None)
     if count is None:
         return None
-    return math.hypot(standard_error(min(max(found.mean, 0.0), 100.0), count), of_seeds(found))
+    seeds = of_seeds(found) * (widened(found.n) if wide else 1.0)
+    return math.hypot(standard_error(min(max(found.mean, 0.0), 100.0), count), seeds)
 
 
 def of_seeds(found: Spread) -> float:
     """Standard error of a mean over seeds; 0 for one, which tells nothing of others."""
     return 0.0 if found.std is None else found.std / math.sqrt(found.n)
+
+
+def widened(n: int) -> float:
+    """How much wider than two standard errors the interval is that Student's distribution has for a mean of n figures,
+    in which the normal distribution has 95.45 %."""
+    return _STUDENT[min(n, len(_STUDENT) + 1) - 2] / 2 if n > 1 else 1.0
+
+
+# Student's quantile at 0.97725 for 1, 2, .. degrees of freedom
+_STUDENT = (13.968, 4.527, 3.307, 2.869, 2.649, 2.517, 2.429, 2.366, 2.320)
 
 
 def _settled(run: Trained) -> float | None:

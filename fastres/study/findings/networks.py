@@ -12,12 +12,11 @@ from fastres.machine.device import choose_device
 from fastres.machine.errors import DataError
 from fastres.model.metadata import read_metadata
 from fastres.model.reading import read_weights
+from fastres.model.target import WEIGHTS
 from fastres.model.weights import network_from
 from fastres.schedules.types import ViewSettings
 from fastres.study.findings.runs import Trained
 from fastres.views.geometry import Geometry
-
-WEIGHTS = "final.safetensors"
 
 
 def scorable(runs: list[Trained]) -> list[Trained]:

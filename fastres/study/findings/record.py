@@ -7,6 +7,7 @@ from pathlib import Path
 from fastres.machine import facts, strict_json
 from fastres.machine.device import choose_device
 from fastres.study.findings import own
+from fastres.study.findings.claims import CLAIMS
 from fastres.study.findings.notes import ONE_SEED
 from fastres.study.findings.report import summary_lines
 from fastres.study.findings.result import Result
@@ -76,7 +77,9 @@ def _markdown(content: dict, folder: Path) -> str:
         code = f"trained by the code of {', '.join(sorted({one for some in trained for one in some}))}"
     head = f"{_data(content)}; {where}, {machine['date']}, {code}; the record is `runs/{folder.name}/`."
     if content["kind"] != own.KIND:
-        disagrees = "; ".join(content["disagrees"]) or "none"
+        # older records judge bounds on data that have none
+        bounds = {claim.text for claim in CLAIMS if content["kind"] != "paper" and isinstance(claim.lower, float)}
+        disagrees = "; ".join(text for text in content["disagrees"] if text not in bounds) or "none"
         head += f" What the paper says and this record contradicts, by more than twice the standard error: {disagrees}."
     seeds = {row[1] for row in table["rows"]}
     notes = [*content["notes"], *([ONE_SEED] if seeds == {1} else [])]

@@ -34,6 +34,7 @@ class Trained:
     flop     operations per image of each stage; empty as well then
     small    its classes are the small world's
     data     in words, as fastres.data.described has them; empty for weights from before they said so
+    begun    stages that it has begun
     """
 
     folder: Path
@@ -52,6 +53,12 @@ class Trained:
     small: bool = False
     data: str = ""
     class_digest: str = ""
+    begun: int = 0
+
+    @property
+    def in_last_stage(self) -> bool:
+        """Whether it came to its last stage."""
+        return self.begun == len(self.schedule["stages"])
 
     @property
     def real(self) -> bool:
@@ -119,6 +126,7 @@ def _trained(folder: Path, config: dict, summary: dict, records: list[dict]) -> 
         status=summary.get("status", "unfinished"),
         summary=summary,
         epochs=[record for record in records if record["event"] == "epoch"],
+        begun=1 + max((record["stage"] for record in records if record["event"] in ("stage", "epoch")), default=-1),
         shared=min((record["at"][0] for record in records if record["event"] == "start"), default=0),
     )
 

@@ -11,8 +11,9 @@ from fastres.machine.device import Precision, choose_precision
 from fastres.machine.errors import DataError, MachineError
 from fastres.machine.files import write_atomic
 from fastres.model.metadata import digest_of
+from fastres.model.target import WEIGHTS
 from fastres.study.findings.measures import spread_of, uncertainty
-from fastres.study.findings.networks import WEIGHTS, loaded, opened, scorable
+from fastres.study.findings.networks import loaded, opened, scorable
 from fastres.study.findings.runs import Trained
 from fastres.study.findings.tables import Table
 

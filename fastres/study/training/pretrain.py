@@ -8,6 +8,7 @@ from fastres.data.manifest import load_manifest
 from fastres.machine.console import Progress, say
 from fastres.machine.errors import Preempted, UsageError
 from fastres.machine.processes.signals import StopRequest
+from fastres.model.target import WEIGHTS
 from fastres.schedules.quarter import SOURCE, TASK, TASK_SIDE
 from fastres.schedules.types import Schedule
 from fastres.schedules.writing import write_schedule
@@ -18,7 +19,6 @@ from fastres.track.log import read_log
 from fastres.track.run_config import as_written, read_object
 from fastres.track.run_dir import live_process
 from fastres.train.options import Options
-from fastres.train.publishing import WEIGHTS
 
 POLL_S = 0.5
 
