@@ -12,6 +12,7 @@ from fastres.evaluate import combining
 from fastres.machine.console import Progress, say
 from fastres.machine.device import Precision
 from fastres.machine.errors import DataError, MachineError
+from fastres.machine.gpu import is_full
 from fastres.machine.processes.world import World
 from fastres.model.fold import StageNetwork, compiled, compiling
 from fastres.model.network import ResNet
@@ -21,7 +22,8 @@ from fastres.views.geometry import Geometry
 
 # Views in one forward pass. In float32 a 224-pixel view of ResNet-18 holds 5.8 MB at once (its stem's output is 3.2 MB,
 # twice), of ResNet-50 9.9 MB: 256 views take 1.5 or 2.5 GB on a CPU. On a GPU 1,024 in bfloat16 take 3 or 5 GB, and
-# no tensor has 2^31 elements. Where its memory does not hold them, the number is halved until it does.
+# no tensor has 2^31 elements; fewer of larger ones. Where its memory does not hold them, the number is halved until it
+# does.
 VIEWS_PER_PASS = {"cpu": 256, "cuda": 1024}
 _fitting: dict[tuple, int] = {}  # images a pass, by what fills the memory: found once in a process, not at each epoch
 
@@ -58,21 +60,31 @@ def scores_on_device(
     """
     world = world or World(data.device)
     world.same_statistics(network)
+    most = _views_per_pass(network, plan, data.device)
     network = folded(network, precision, compile, forms)
     kind = (data.device, plan.geometry, len(plan.views), precision, sum(w.numel() for w in network.parameters()))
-    batch_size = _fitting.get(kind, max(1, VIEWS_PER_PASS[data.device.type] // len(plan.views)))
+    batch_size = _fitting.get(kind, max(1, most // len(plan.views)))
     ids = world.deal(len(data), batch_size)
     while True:
         try:
             with compiling(f"compiled {label}") if compile else contextlib.nullcontext():
                 scores = _score(network, data, ids, plan, precision, batch_size, label, between, progress)
             return world.gather_rows(scores, ids, len(data))
-        except torch.cuda.OutOfMemoryError as error:
+        except RuntimeError as error:
+            if not is_full(error):
+                raise
             if batch_size == 1:
                 raise MachineError(f"{label}: one image's views do not fit the GPU's memory; free it") from error
         batch_size = _fitting[kind] = batch_size // 2
         torch.cuda.empty_cache()
         say(f"{label}: the GPU's memory is full, going on with {batch_size} images a pass")
+
+
+def _views_per_pass(network: nn.Module, plan: views.TestPlan, device: torch.device) -> int:
+    """So many that what is behind the first layer, the largest tensor, is no larger than of 224 pixels at half of them
+    each way, or of 112 at all."""
+    stride = network.conv1.stride[0] if isinstance(network, ResNet) else 2
+    return int(VIEWS_PER_PASS[device.type] * min(1.0, (112 * stride / plan.geometry.crop) ** 2))
 
 
 def folded(network: nn.Module, precision: Precision, compile: bool = False, forms: Forms = CPU_FUSED) -> nn.Module:

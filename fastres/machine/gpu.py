@@ -23,6 +23,13 @@ def is_usable() -> tuple[bool, str]:
     return usable, str(said[0].message).partition(". ")[0] if said else ""
 
 
+def is_full(error: BaseException | None) -> bool:
+    """Whether a fault is that a GPU's memory is full: where cuDNN finds none for the workspace of any of its engines,
+    torch says that there is no engine."""
+    full = isinstance(error, torch.cuda.OutOfMemoryError)
+    return full or (isinstance(error, RuntimeError) and "unable to find an engine" in str(error))
+
+
 def why_unused() -> str | None:
     """What keeps torch from the GPU that is here, and the remedy; None where torch can use it, where there is none, and
     where CUDA_VISIBLE_DEVICES hides it on purpose."""

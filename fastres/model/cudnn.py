@@ -70,8 +70,9 @@ class FusedConvolution:
 
     def _is_plain(self, x: torch.Tensor, add: torch.Tensor | None) -> bool:
         wanted = self.plain(x, True, add)
-        torch.full_like(wanted, torch.nan)  # freed at once: the next output of this size lies there
         try:
+            self.in_one(x, add)  # cuDNN's search may run every engine on the output of a first call
+            torch.full_like(wanted, torch.nan)  # freed at once: the next output of this size lies there
             made = self.in_one(x, add)
         except torch.cuda.OutOfMemoryError:
             raise

@@ -1,12 +1,14 @@
 """A network that answers images from Python, as the command does from a terminal; `fastres.load` makes one."""
 
 import argparse
+import contextlib
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
 from torch import nn
 
@@ -88,8 +90,10 @@ class Model:
         pictures = [image for image in given if isinstance(image, Image.Image | np.ndarray)]
         if pictures and len(pictures) < len(given):
             raise UsageError("images: found paths and pictures together, expected one of the two; call it twice")
-        with settings_kept():
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(settings_kept())
             if self.precision.device.type == "cuda":
+                stack.enter_context(torch.cuda.device(self.precision.device))  # where Triton launches
                 use_fast_kernels()
             if pictures:
                 return self._of_pictures(pictures, answering, recipe)

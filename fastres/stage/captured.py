@@ -107,7 +107,7 @@ class CapturedStep(EagerStep):
         self._restore(before)
         self.optimizer.zero_grad()
         self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph):
+        with torch.cuda.graph(self._graph, stream=stream):  # torch keeps one of its own, of the first device it saw
             self._step(plan)
         self._restore(before)  # recording runs nothing, but a kernel compiled during it may have
 

@@ -1,12 +1,14 @@
 """BatchNorm over the global batch (`--sync-bn`), for processes that each hold a slice of it.
 
-torch's SyncBatchNorm needs GPUs. Elsewhere two sums are exchanged forward and one backward, over M values of a channel
-in all processes together:
+Two sums are exchanged forward and one backward, over M values of a channel in all processes together:
 
     mean = sum(x) / M        var = sum((x - mean)^2) / M        x^ = (x - mean) / sqrt(var + eps)        y = g x^ + b
     dx = g / sqrt(var + eps) * (dy - sum(dy) / M - x^ sum(dy x^) / M)
 
 A slice may be of any size, also empty. The gradients of g and b are the slice's own: they are added up like all others.
+
+torch's SyncBatchNorm is not used. It needs GPUs, so that CPUs would test another one; its forward pass waits for the
+device at every norm; of an empty slice it sends zeros of another dtype than the others send.
 """
 
 from collections.abc import Callable
@@ -22,7 +24,7 @@ class _Normalise(torch.autograd.Function):
     def forward(ctx, x, weight, bias, eps: float, total: Sum):
         """x [B, C, H, W] of any float dtype -> y of the same, mean f32 [C], var f32 [C], count f32 []."""
         wide = x if x.dtype == torch.float64 else x.float()
-        sums = torch.cat([wide.sum((0, 2, 3)), wide.new_tensor([x.numel() // x.shape[1]])])
+        sums = torch.cat([wide.sum((0, 2, 3)), wide.new_full((1,), x.numel() // x.shape[1])])
         total(sums)
         count, mean = sums[-1], sums[:-1] / sums[-1]
         centred = wide - mean[:, None, None]
@@ -71,11 +73,5 @@ def synchronise(form: nn.Module, total: Sum) -> nn.Module:
     for module in list(form.modules()):
         for name, child in module.named_children():
             if isinstance(child, nn.BatchNorm2d) and child.training:
-                on_gpu = child.weight.is_cuda
-                setattr(module, name, _torchs(child) if on_gpu else GlobalBatchNorm(child, total))
+                setattr(module, name, GlobalBatchNorm(child, total))
     return form
-
-
-def _torchs(norm: nn.BatchNorm2d) -> nn.SyncBatchNorm:
-    """torch's own for GPUs; shares parameters and statistics with `norm`."""
-    return nn.SyncBatchNorm.convert_sync_batchnorm(norm)

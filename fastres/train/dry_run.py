@@ -16,6 +16,7 @@ from fastres.machine.console import table
 from fastres.machine.device import Precision
 from fastres.machine.errors import MachineError
 from fastres.machine.facts import device_name, peak_memory_gb
+from fastres.machine.gpu import is_full
 from fastres.machine.waiting import taken_by_others
 from fastres.model.flop import training_flop
 from fastres.model.fold import StageNetwork
@@ -97,7 +98,9 @@ def _probe(
     try:
         seconds = _time(lambda: _train(step, average, batch, plan), device)
         one_view = _time(_validation(network, batch, plan, precision), device) / batch_size
-    except torch.cuda.OutOfMemoryError as error:
+    except RuntimeError as error:
+        if not is_full(error):
+            raise
         raise MachineError(
             f"stage {stage.name}: the GPU's memory is full at batch size {batch_size} after "
             f"{peak_memory_gb(device):.1f} GB; lower it with --set batch_size={schedule.half_a_batch}"

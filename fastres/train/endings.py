@@ -12,6 +12,7 @@ from fastres.machine.console import say
 from fastres.machine.errors import Diverged, FastresError, MachineError, Preempted, machine_fault, of_the_machine
 from fastres.machine.facts import peak_memory_gb
 from fastres.machine.files import write_atomic
+from fastres.machine.gpu import is_full
 from fastres.machine.processes.world import World
 from fastres.schedules.types import Schedule
 from fastres.stage.stage_run import StageRun
@@ -31,14 +32,14 @@ def noted(folder: RunDir, schedule: Schedule, seed: int, device: torch.device) -
     except FastresError as error:
         _note(folder, schedule, seed, error)
         raise
-    except torch.cuda.OutOfMemoryError as error:
-        fault = MachineError(
-            f"the GPU's memory is full at batch size {schedule.batch_size} after {peak_memory_gb(device):.1f} "
-            f"GB; lower it with --set batch_size={schedule.half_a_batch} in another --run-dir"
-        )
-        _note(folder, schedule, seed, fault)
-        raise fault from error
     except Exception as bug:
+        if is_full(bug):
+            fault = MachineError(
+                f"the GPU's memory is full at batch size {schedule.batch_size} after {peak_memory_gb(device):.1f} "
+                f"GB; lower it with --set batch_size={schedule.half_a_batch} in another --run-dir"
+            )
+            _note(folder, schedule, seed, fault)
+            raise fault from bug
         if of_the_machine(bug):
             fault = machine_fault(bug, folder.path)
             _note(folder, schedule, seed, fault)

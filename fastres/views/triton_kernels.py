@@ -115,7 +115,8 @@ def _write(
         _gather(at, to + flat, known, across, first, weight, taps, rest, SIDE, WIDE, TAPS, ERASE)
 
 
-@triton.jit(do_not_specialize=["known"])  # a batch's own images differ in number: that must not compile anew
+# a batch's own images differ in number, its ids in where they begin: neither must compile anew
+@triton.jit(do_not_specialize=["known"], do_not_specialize_on_alignment=["rows", "ids"])
 def views_kernel(
     images, rows, ids, out,
     known,  # number of images

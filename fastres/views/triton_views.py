@@ -106,7 +106,7 @@ def _launch(plan, views: int, images, rows, ids, out, *arguments) -> None:
         ROOM=geometry.room,
         VIEWS=views,
         TRAIN=training,
-        MARCH=geometry.resized > geometry.side,
+        MARCH=geometry.resized > geometry.side and weight.shape[-1] == 4,  # it reads four taps
         SIDE=geometry.side,
         CROP=crop,
         CHANNELS=plan.channels,

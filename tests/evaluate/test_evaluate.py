@@ -88,6 +88,17 @@ def test_the_standard_error_of_few_images_is_never_none():
     assert found == pytest.approx([17.07, 17.07, 2.570, 0.4429, 10.21], rel=0.001)
 
 
+@pytest.mark.parametrize("stem,upscale", [("7x7", 4), ("7x7", 8), ("3x3", 1), ("3x3", 4)])
+def test_no_tensor_of_a_gpus_pass_has_two_to_the_31_elements(stem, upscale):
+    """At its full width, by what comes out of the first layer; larger views are fewer a pass."""
+    plan = views.TestPlan(geometry=Geometry(64, upscale), settings=ViewSettings(), views=views.TWELVE_VIEWS)
+    with torch.device("meta"):
+        network = build(Architecture("resnet18", 64, 10, stem))
+        count = scores_module._views_per_pass(network, plan, torch.device("cuda"))
+        size = network.conv1(torch.empty(count, 3, plan.geometry.crop, plan.geometry.crop)).numel()
+    assert 2**28 < size < 2**31 or count == 1024
+
+
 def test_top_errors_by_hand():
     ranking = torch.tensor([[9.0, 8, 7, 6, 5, 4], [9, 8, 7, 6, 5, 4], [9, 8, 7, 6, 5, 4], [1, 1, 1, 1, 1, 1]])
     labels = torch.tensor([0, 4, 5, 5])

@@ -58,6 +58,9 @@ CASES = {  # what each probes: (plan, number of samples)
     "everything, shrinking": (plan_of("everything", Geometry(16, 1), "triton"), 7),
     "nearly whole": (plan_of("nearly whole", Geometry(24, 1), "triton"), 3),
     "half as large again": train(16, 1.5, 2),
+    # a crop that is smaller than the image it is cut from, though that is enlarged: five taps
+    "enlarged a little, resized": (plan_of("resized", Geometry(64, 1.125), "triton"), 1),
+    "enlarged a little, full": fixed(72, 80 / 72, 1, slice(7, 8), **HALF_PIXEL),
     "packed large": train(32, 0.5, 2, **HALF_PIXEL),
     "packed large, everything": (plan_of("everything", Geometry(32, 0.25), "triton"), 3),
     "twelve views, packed large": fixed(24, 1 / 3, 1, **HALF_PIXEL),
@@ -75,6 +78,7 @@ LARGE = [  # half a minute in the interpreter
     ),
     *("resized", "everything, shrinking", "nearly whole", "mixed, bfloat16"),
     *("half as large again", "packed large", "packed large, everything"),
+    *("enlarged a little, resized", "enlarged a little, full"),
 ]
 HALF_BITS = {torch.float32: None, torch.bfloat16: 8, torch.float16: 11}
 

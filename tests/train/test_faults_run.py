@@ -185,8 +185,11 @@ def dying(work):
     return quiet
 
 
+FULL = torch.cuda.OutOfMemoryError("CUDA out of memory."), RuntimeError("FIND was unable to find an engine to execute")
+
+
 class Full(torch.nn.Module):
-    """A network on a device that holds `room` views at most."""
+    """A network on a device that holds `room` views at most; torch's fault, and cuDNN's where no workspace fits."""
 
     def __init__(self, room: int) -> None:
         super().__init__()
@@ -196,7 +199,7 @@ class Full(torch.nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         self.seen.append(len(x))
         if len(x) > self.room:
-            raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
+            raise FULL[len(self.seen) % 2]
         return self.network(x)
 
 
@@ -209,8 +212,7 @@ def test_evaluation_halves_its_batch_until_it_fits(packed, capsys, monkeypatch):
     fp32 = Precision("fp32", torch.device("cpu"))
     full, roomy = Full(12 * 5), Full(12 * 20)
     expected = scores_module.score(roomy, data, plan, fp32)
-    scores = scores_module.score(full, data, plan, fp32)
-    torch.testing.assert_close(scores, expected, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(scores := scores_module.score(full, data, plan, fp32), expected, atol=1e-4, rtol=1e-4)
     assert scores.shape == (20, 12, 4) and full.seen[0] == 12 * 20 and set(full.seen[1:]) <= {12 * 10, 12 * 5}
     assert "the GPU's memory is full, going on with 5 images a pass" in capsys.readouterr().err
     full.seen.clear()
@@ -221,9 +223,10 @@ def test_evaluation_halves_its_batch_until_it_fits(packed, capsys, monkeypatch):
 
 
 @pytest.mark.fault(31, by_hand=True)
-def test_training_out_of_memory_is_exit_4_with_the_batch_size(packed, tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("fault", FULL)
+def test_training_out_of_memory_is_exit_4_with_the_batch_size(packed, tmp_path, monkeypatch, capsys, fault):
     def full(self, *arguments):
-        raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
+        raise fault
 
     monkeypatch.setattr(EagerStep, "_update", full)
     assert run_command(lambda: train_module.main(command(packed, tmp_path / "run", "--wandb", "off"))) == 4

@@ -47,7 +47,7 @@ def tasks(device: str, precision: str, small: bool) -> list[Task]:
     gpu_tests = ("-m", "pytest", "-m", "gpu", "-q", "-p", "no:cacheprovider", "--junitxml", "{out}/result.xml")
     return [
         Task("views", "views", ("-m", "fastres.bench", "views", *common, *views), 120, verdicts.of_bench),
-        Task("tests", "tests", (*gpu_tests, str(ROOT / "tests")), 180, verdicts.of_tests, ROOT / "tests"),
+        Task("tests", "tests", (*gpu_tests, str(ROOT / "tests")), 250, verdicts.of_tests, ROOT / "tests"),
         *(
             Task(
                 "steps",

@@ -68,12 +68,13 @@ def tried(
 
     def attempt(kind: str):
         if worth_trying(kind, trials["eager"].step_s, steps, trials):
+            if kind in PADDED.values():
+                ready_views(setting, batch, plan, kind)
             trials[kind] = try_out(network, kind, make, batch(), plan)
 
     for kind in kinds:
         attempt(kind)
     if (fastest := decide(trials, steps)) in PADDED:
-        ready_views(setting, batch, plan, PADDED[fastest])
         attempt(PADDED[fastest])
     measured = len(trials) > before
     if measured:

@@ -20,6 +20,7 @@ from fastres.machine.console import say
 from fastres.machine.errors import Diverged, MachineError, Preempted, UsageError
 from fastres.machine.extras import install_line
 from fastres.machine.folders import claim
+from fastres.machine.gpu import is_full
 from fastres.machine.lock import Lock, locked
 from fastres.machine.processes.distributed import open_world
 from fastres.schedules.types import Schedule
@@ -139,7 +140,7 @@ class Search:
             with open_world(options.device) as world:
                 summary = command.fit(options, world)
         except (Diverged, MachineError) as error:
-            if isinstance(error, MachineError) and not isinstance(error.__cause__, torch.cuda.OutOfMemoryError):
+            if isinstance(error, MachineError) and not is_full(error.__cause__):
                 raise
             trial.set_user_attr(ENDED, "diverged" if isinstance(error, Diverged) else "memory")
             say(f"trial {trial.number}: {error}")

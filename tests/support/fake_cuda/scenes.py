@@ -89,7 +89,8 @@ def captured(count: Count, data: Resident, stage: Stage, settings: ViewSettings 
             count.launches["graph"] += 1
 
     @contextlib.contextmanager
-    def window(_: Graph):
+    def window(_: Graph, stream: Stream):  # the warm-up's, of this device: torch's own is of the first device seen
+        assert isinstance(stream, Stream)
         capturing.return_value = True
         with count.phase("window"):
             yield
