@@ -20,7 +20,7 @@ from fastres.stage.choosing import choose as choosing
 from fastres.stage.choosing import remembered
 from fastres.stage.choosing.choose import Choice, choose, legal, tried
 from fastres.stage.choosing.decide import Trial
-from fastres.stage.choosing.trial import try_out
+from fastres.stage.choosing.trial import _first_line, try_out
 from fastres.stage.setting import Setting
 from fastres.stage.stage_step import STEPS, stage_step
 from fastres.stage.step import EagerStep
@@ -80,6 +80,16 @@ class Failing(EagerStep):
         with torch.no_grad():
             next(iter(self.optimizer.param_groups[0]["params"])).add_(1)
         raise self.error
+
+
+def test_of_two_faults_the_first_is_told():
+    """torch raises another one as it leaves a recording that failed."""
+    with pytest.raises(RuntimeError) as found:
+        try:
+            raise ValueError("the cause\nand more")
+        finally:
+            raise RuntimeError("capture ended")
+    assert _first_line(found.value) == "the cause"
 
 
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError("out of memory\n(of many words)"), MachineError("no GPU")])

@@ -58,7 +58,10 @@ def _trial(kind: str, make: Callable[[str], EagerStep], batch: Batch, plan: view
         return Trial(None, time.perf_counter() - started, _first_line(error))
 
 
-def _first_line(error: Exception) -> str:
+def _first_line(error: BaseException) -> str:
+    """Of what came first: a recording that is broken off by a fault ends with another one."""
+    while error.__context__ is not None and not error.__suppress_context__:
+        error = error.__context__
     return next(iter(str(error).splitlines()), "") or type(error).__name__
 
 
