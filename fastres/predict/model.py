@@ -93,7 +93,8 @@ class Model:
         with contextlib.ExitStack() as stack:
             stack.enter_context(settings_kept())
             if self.precision.device.type == "cuda":
-                stack.enter_context(torch.cuda.device(self.precision.device))  # where Triton launches
+                if self.precision.device.index is not None:
+                    stack.enter_context(torch.cuda.device(self.precision.device))  # where Triton launches
                 use_fast_kernels()
             if pictures:
                 return self._of_pictures(pictures, answering, recipe)

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -111,6 +112,7 @@ def test_pretrained_weights_without_a_network_are_exit_4(packed, tmp_path, monke
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     for name in ("no_proxy", "NO_PROXY"):
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(urllib.request, "_opener", None)  # kept with its proxies from the first request on
     train_tiny(packed, tmp_path / "run", "--set", "weights=IMAGENET1K_V1", "--set", "width=64", code=4)
     said = capsys.readouterr().err
     assert "could not be downloaded" in said and "--weights FILE" in said
