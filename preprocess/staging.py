@@ -11,11 +11,12 @@ import json
 import os
 import shutil
 from pathlib import Path
+from typing import IO
 
 from fastres.data import manifest as manifests
 from fastres.machine.errors import UsageError
-from fastres.machine.files import ours, sweep, sync_folder, write_atomic
-from fastres.machine.lock import take
+from fastres.machine.files import read_regular, sweep, sync_folder, write_atomic
+from fastres.machine.lock import take_named
 from preprocess.disk import disk_faults, require_space
 from preprocess.owned import BAD_IMAGES, STATE, owned, refuse_foreign, refuse_packing_of_others, refuse_taken
 
@@ -48,29 +49,27 @@ class Staging:
     def __exit__(self, *_: object) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)
         (self.out / LOCK).unlink(missing_ok=True)
-        os.close(self._lock)
+        self._lock.close()
         if self._made:
             with contextlib.suppress(OSError):  # not empty, as it should be after a success
                 self.out.rmdir()
 
-    def _take_lock(self) -> int:
-        """An open, locked <out>/.pack.lock. UsageError while another process has it."""
+    def _take_lock(self) -> IO:
+        """An open, locked <out>/.pack.lock with our number. UsageError while another process has it."""
         path = self.out / LOCK
-        while True:
-            handle = ours(path, os.O_RDWR | os.O_CREAT)
-            if not take(handle):
-                holder = os.pread(handle, 32, 0).decode(errors="replace") or "unknown"
-                os.close(handle)
-                raise UsageError(
-                    f"{self.out}: found another packer at work (process {holder}), expected none; wait for it "
-                    "or choose another --out"
-                )
-            with contextlib.suppress(FileNotFoundError):
-                if os.path.samestat(os.fstat(handle), os.stat(path)):
-                    os.ftruncate(handle, 0)  # a number that was longer
-                    os.pwrite(handle, f"{os.getpid()}".encode(), 0)
-                    return handle
-            os.close(handle)  # its last holder removed it while we opened it: that lock binds nobody
+        lock = take_named(path, "a+b")
+        if lock is None:
+            holder = ""
+            with contextlib.suppress(OSError):  # gone by now
+                holder = read_regular(path, 32).decode(errors="replace")
+            raise UsageError(
+                f"{self.out}: found another packer at work (process {holder or 'unknown'}), expected none; wait for it "
+                "or choose another --out"
+            )
+        lock.truncate(0)
+        lock.write(f"{os.getpid()}".encode())
+        lock.flush()
+        return lock
 
     def require_space(self, needed: int) -> None:
         require_space(self.out, needed)

@@ -81,8 +81,8 @@ def scores_on_device(
 
 
 def _views_per_pass(network: nn.Module, plan: views.TestPlan, device: torch.device) -> int:
-    """So many that what is behind the first layer, the largest tensor, is no larger than of 224 pixels at half of them
-    each way, or of 112 at all."""
+    """Fewer of large views: no more numbers come out of the first layer, which has the largest tensor, than of views of
+    224 pixels where it looks at every other one, or of 112 where it looks at all."""
     stride = network.conv1.stride[0] if isinstance(network, ResNet) else 2
     return int(VIEWS_PER_PASS[device.type] * min(1.0, (112 * stride / plan.geometry.crop) ** 2))
 

@@ -7,6 +7,7 @@ which a refusal names and by which a run is known to be live.
 
 import contextlib
 import fcntl
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
@@ -21,6 +22,22 @@ def take(file: IO | int, *, wait: bool = False) -> bool:
     except BlockingIOError:
         return False
     return True
+
+
+def take_named(path: Path, mode: str) -> IO | None:
+    """An open, locked file of that name, in a `mode` that makes it; None where another process has it.
+
+    One that its last holder renamed or removed while we opened it binds nobody: then it is opened anew.
+    """
+    while True:
+        file = open(path, mode, opener=ours)  # noqa: SIM115 - the caller closes it
+        if not take(file):
+            file.close()
+            return None
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
+                return file
+        file.close()
 
 
 class Lock:

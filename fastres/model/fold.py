@@ -84,13 +84,13 @@ class StageNetwork(nn.Module):
         moving = [a or b for a, b in zip(learns, plain, strict=True)]
         self.frozen_parts = moving.index(True) if True in moving else len(moving)
         norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d) and m.training and not inference]
-        self._counters = [norm.num_batches_tracked for norm in norms]  # of batches: the network's own
+        self.counters = [norm.num_batches_tracked for norm in norms]  # of batches: the network's own
         self._casts = self._cast_together(dtype) if forms.casts and dtype != torch.float32 and not inference else None
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """f32/bf16/fp16 [B, channels, H, H] -> logits [B, classes]."""
-        if self._counters:
-            torch._foreach_add_(self._counters, 1)
+        if self.counters:
+            torch._foreach_add_(self.counters, 1)
         if self.frozen_parts:
             with torch.no_grad():
                 x = self._parts(x, 0, self.frozen_parts)

@@ -13,6 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from fastres import views
 from fastres.machine.errors import MachineError, UsageError
+from fastres.model.fold import StageNetwork
 from fastres.stage.sync_bn import synchronise
 
 # whether DDP sends all buffers before every forward: its name changed in torch 2.15
@@ -83,7 +84,8 @@ class _Shared:
         form, network = self.forward.module, self.forward.module.form
         if not isinstance(self, CompiledStep) or self.sync_bn or not len(x):
             return
-        kept = [(buffer, buffer.clone()) for buffer in network.buffers()]
+        counters = [n for form in network.modules() if isinstance(form, StageNetwork) for n in form.counters]
+        kept = [(buffer, buffer.clone()) for buffer in (*network.buffers(), *counters)]
         with self.precision.autocast():
             logits = form(x)
         learning = [p for p in network.parameters() if p.requires_grad]

@@ -1,6 +1,5 @@
 """Fetches an archive: resumes a partial file, checks size and md5, gives the file its name only when whole."""
 
-import contextlib
 import hashlib
 import http.client
 import os
@@ -14,8 +13,7 @@ from typing import BinaryIO
 
 from fastres.machine.console import Progress
 from fastres.machine.errors import DataError, MachineError, UsageError
-from fastres.machine.files import ours
-from fastres.machine.lock import take
+from fastres.machine.lock import take_named
 from preprocess.disk import disk_faults, require_space
 
 PIECE = 1 << 16  # bytes; small enough that a slow server still moves the bar
@@ -62,16 +60,10 @@ def download(archive: Archive, target: Path, timeout: float = 30.0, pause: float
 
 
 def _locked(part: Path) -> BinaryIO:
-    """The open, locked file of that name. UsageError while another process has it."""
-    while True:
-        file = open(part, "a+b", opener=ours)  # noqa: SIM115 - the caller closes it
-        if not take(file):
-            file.close()
-            raise UsageError(f"{part}: another process is downloading it, expected none; wait for it")
-        with contextlib.suppress(FileNotFoundError):
-            if os.path.samestat(os.fstat(file.fileno()), os.stat(part)):
-                return file
-        file.close()  # its last holder renamed or removed it while we opened it
+    file = take_named(part, "a+b")
+    if file is None:
+        raise UsageError(f"{part}: another process is downloading it, expected none; wait for it")
+    return file
 
 
 def by_hand(archive: Archive, target: Path) -> str:

@@ -132,6 +132,7 @@ def trained(
         "loss": step.mean_loss(),
         "learned": flat(learning),
         "statistics": flat([b for b in network.buffers() if b.is_floating_point()]),
+        "batches": [int(b) for b in network.buffers() if not b.is_floating_point()],
     }
 
 
@@ -238,6 +239,7 @@ def emulated(size: int, packed: str, count: int) -> dict:
         "loss": total / count,
         "learned": flat(learning),
         "statistics": flat([b for b in network.buffers() if b.is_floating_point()]),
+        "batches": [int(b) for b in network.buffers() if not b.is_floating_point()],
     }
 
 

@@ -14,6 +14,7 @@ import torch
 import preprocess.sources.download as downloading
 import preprocess.staging as staging
 from fastres.machine import files, folders, kept_code
+from fastres.machine import lock as lock_module
 from fastres.machine.errors import Diverged, FastresError, MachineError, UsageError
 from fastres.machine.files import sweep, write_atomic
 from fastres.machine.folders import claim
@@ -141,7 +142,7 @@ def test_a_packers_lock_names_it_alone(tmp_path):
 def test_a_download_that_another_gave_up_meanwhile_is_begun_anew(tmp_path, monkeypatch):
     """It removed the empty file between our opening it and our locking it."""
     part, target = tmp_path / "a.zip.part", tmp_path / "a.zip"
-    once(monkeypatch, downloading, "take", lambda: (part.unlink(), part.write_bytes(b"a third's")))
+    once(monkeypatch, lock_module, "take", lambda: (part.unlink(), part.write_bytes(b"a third's")))
     monkeypatch.setattr(downloading._Transfer, "run", lambda self: self.file.write(b", whole"))
     downloading.download(downloading.Archive("http://localhost/a.zip", 16, ""), target)
     assert target.read_bytes() == b"a third's, whole" and not part.exists()
