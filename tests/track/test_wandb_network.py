@@ -73,7 +73,7 @@ def test_a_port_that_swallows_costs_nothing_and_loses_nothing(tmp_path):
     with swallowing_port() as port:
         seconds, command, code, wall, errors = train(tmp_path, port)
     assert code == 7 and wall < 60
-    assert seconds < 0.2, "1,000 points"
+    assert seconds < 1, "1,000 points; a call that waits for the port would take its timeout"
     assert errors.count("\n") == 1 and "cannot be reached" in errors
     assert command.startswith("wandb sync ")
     assert b"val/top1_err" in transaction_logs(tmp_path / "run") and b"33.125" in transaction_logs(tmp_path / "run")
