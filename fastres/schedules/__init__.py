@@ -2,8 +2,8 @@
 
     python -m fastres.train --schedule NAME
 
-paper.py has every system of the paper, beyond.py what it left open, small.py the small world,
-quarter.py the paper at a quarter of its size on real photos. A schedule is a literal
+paper.py has every system of the paper, torch7.py the same by the defaults of its authors' tools, beyond.py what it left
+open, small.py the small world, quarter.py the paper at a quarter of its size on real photos. A schedule is a literal
 table of stages, a variant is `replace(PAPER, ...)`, derived numbers are computed elsewhere. Every schedule is complete:
 stages that two have in common are trained once with `--start-from`. Write your own in a file that defines SCHEDULE and
 pass its path as NAME.
@@ -42,6 +42,7 @@ from fastres.schedules.paper import (
 )
 from fastres.schedules.quarter import PRETRAIN, PRETRAIN_50, PRETRAIN_PLAIN
 from fastres.schedules.small import DEMO, SMALL_WORLD_PRETRAIN, SMALL_WORLD_PRETRAIN_50, small_world
+from fastres.schedules.torch7 import TORCH7
 
 SYSTEMS = (
     NAIVE_FC,
@@ -73,7 +74,7 @@ BEYOND = (
 )
 PLAIN = (PLAIN_NAIVE, PLAIN_STAGED)  # where a net for them is pretrained
 PRETRAINED_HERE = (SMALL_WORLD_PRETRAIN, SMALL_WORLD_PRETRAIN_50, PRETRAIN, PRETRAIN_50, PRETRAIN_PLAIN)
-SCHEDULES = {s.name: s for s in (*SYSTEMS, *BEYOND, *PLAIN, SCRATCH, DEMO, *PRETRAINED_HERE)}
+SCHEDULES = {s.name: s for s in (*SYSTEMS, *TORCH7, *BEYOND, *PLAIN, SCRATCH, DEMO, *PRETRAINED_HERE)}
 
 __all__ = [
     "BEYOND",
@@ -86,5 +87,6 @@ __all__ = [
     "SMALL_WORLD_PRETRAIN",
     "SMALL_WORLD_PRETRAIN_50",
     "SYSTEMS",
+    "TORCH7",
     "small_world",
 ]

@@ -9,7 +9,7 @@ import pytest
 from fastres.machine.errors import UsageError
 from fastres.model.flop import stage_flop, training_flop
 from fastres.model.network import Architecture
-from fastres.schedules import BEYOND, PAPER, PLAIN, SCHEDULES, SYSTEMS
+from fastres.schedules import BEYOND, PAPER, PLAIN, SCHEDULES, SYSTEMS, TORCH7
 from fastres.study.findings.claims import CLAIMS
 from fastres.study.findings.crops import susceptible
 from fastres.study.findings.measures import spread_of
@@ -64,7 +64,7 @@ def test_every_system_of_a_full_study_has_a_place_in_a_table_and_a_figure():
 
     drawn = {name for figure in FIGURES for name in figure.systems}
     assert all(len(figure.systems) <= len(COLOURS) for figure in FIGURES)  # each line has a colour of its own
-    assert {schedule.name for schedule in (*SYSTEMS, *BEYOND, *PLAIN)} <= drawn
+    assert {schedule.name for schedule in (*SYSTEMS, *TORCH7, *BEYOND, *PLAIN)} <= drawn
     figures = [figure for claim in CLAIMS for figure in (claim.lower, claim.higher) if not isinstance(figure, float)]
     assert {name for name, _ in figures} <= set(SCHEDULES)
 

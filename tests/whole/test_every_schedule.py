@@ -12,7 +12,7 @@ from fastres.machine.device import Precision
 from fastres.machine.errors import UsageError
 from fastres.model.flop import stage_flop
 from fastres.model.surgery import IMAGENET_WNIDS
-from fastres.schedules import BEYOND, DEMO, PAPER, PLAIN, SCHEDULES, SYSTEMS, small_world
+from fastres.schedules import BEYOND, DEMO, PAPER, PLAIN, SCHEDULES, SYSTEMS, TORCH7, small_world
 from fastres.schedules.loading import load_schedule, shared_stages
 from fastres.schedules.quarter import quarter
 from fastres.schedules.small import NETS
@@ -162,6 +162,18 @@ def test_variants_change_one_thing_and_cost_no_more():
             row, papers_row = (s.stages[min(shared[schedule.name], 3)] for s in (schedule, PAPER))
             changed = [f.name for f in fields(row) if getattr(row, f.name) != getattr(papers_row, f.name)]
             assert len(changed) == (0 if schedule.name in ("one-cycle", "impatient") else 1)
+
+
+def test_torch7s_reading_differs_where_the_paper_is_silent():
+    """Each counterpart's rows beside the paper's: epochs, weights that learn, rates and sizes are the paper's."""
+    for ours in TORCH7:
+        papers = SCHEDULES[ours.name.removesuffix("-torch7")]
+        assert ours.batch_size == 32 and ours.expected == papers.expected
+        assert replace(ours, name=papers.name, batch_size=256, stages=papers.stages) == papers
+        for row, theirs in zip(ours.stages, papers.stages, strict=True):
+            assert replace(row, bn=theirs.bn, surgery=theirs.surgery) == theirs
+            assert row.bn == ("batch" if row.name in ("fc", "conv1") else "frozen")
+            assert row.surgery == {("stem:torch7",): ("stem:torch7-raw",)}.get(theirs.surgery, theirs.surgery)
 
 
 def test_modern_computes_no_more_than_the_paper():

@@ -37,6 +37,15 @@ FIGURES = (
         (("paper, final model", 27.1), ("paper, before size adaptation", 28.9)),
     ),
     CurveFigure(
+        "torch7", "The same as Torch7 would have run it",
+        (
+            "naive-fc", "initialized-fc", "paper", "naive-fc-torch7", "feature-extractor-torch7",
+            "initialized-fc-torch7", "conv1-naive-torch7", "paper-torch7",
+        ),
+        "The paper does not say how many images a step had, nor what fixed BatchNorms did. By its tools' defaults: 32, "
+        "and the batch's own statistics. The scaled filters have no gain.", least=4,
+    ),
+    CurveFigure(
         "first layer", "Other ways to make and train the first layer",
         ("paper", "torch7-raw", "antialias", "pi-resize", "pullback", "conv1-frozen", "conv1-batch"),
         "Section 3.4 scales the filters without the gain that they get in paper and conv1-naive here (without it: "

@@ -10,7 +10,7 @@ from fastres.data import described
 from fastres.machine.errors import DataError, UsageError
 from fastres.model.flop import stage_flop
 from fastres.model.metadata import read_metadata
-from fastres.schedules import BEYOND, PLAIN, SYSTEMS
+from fastres.schedules import BEYOND, PLAIN, SYSTEMS, TORCH7
 from fastres.schedules.loading import shared_stages
 from fastres.track.log import read_log
 from fastres.track.run_config import as_written, read_object
@@ -192,7 +192,7 @@ def by_system(runs: list[Trained]) -> dict[str, list[Trained]]:
     UsageError where two runs of a system are not two seeds of one schedule on one data set: their mean and deviation
     would say nothing.
     """
-    order = [schedule.name for schedule in (*SYSTEMS, *BEYOND, *PLAIN)]
+    order = [schedule.name for schedule in (*SYSTEMS, *TORCH7, *BEYOND, *PLAIN)]
     names = sorted({run.name for run in runs}, key=lambda n: (order.index(n) if n in order else len(order), n))
     systems = {name: sorted((run for run in runs if run.name == name), key=lambda run: run.seed) for name in names}
     for name, mine in systems.items():

@@ -12,7 +12,7 @@ from fastres.data.manifest import Manifest, load_manifest
 from fastres.machine.device import choose_device
 from fastres.machine.errors import Diverged, UsageError
 from fastres.model.flop import stage_flop
-from fastres.schedules import BEYOND, PLAIN, SYSTEMS, quarter, small_world
+from fastres.schedules import BEYOND, PLAIN, SYSTEMS, TORCH7, quarter, small_world
 from fastres.schedules.loading import load_schedule, override
 from fastres.schedules.small import NETS
 from fastres.schedules.types import Schedule
@@ -48,9 +48,7 @@ def train_all(args: argparse.Namespace) -> Done:
     if args.tune:
         library()  # what is missing is said before anything is packed
     names = args.schedules.split(",") if args.schedules else []
-    chosen = [load_schedule(name) for name in names] or [*SYSTEMS, *BEYOND, *(PLAIN if args.quarter else ())]
-    if not names and (args.small_world or args.quarter):  # whose nets know other classes
-        chosen = [schedule for schedule in chosen if not schedule.knows_classes]
+    chosen = [load_schedule(name) for name in names] or _all(args)
     made = partial(Options, engine=args.engine, device=args.device, precision=args.precision)
     if args.small_world or args.quarter or not args.dry_run:
         claim_folder(args.out)
@@ -84,6 +82,16 @@ def train_all(args: argparse.Namespace) -> Done:
             "their seconds are not those of a machine to itself"
         )
     return _done(outcomes, notes)
+
+
+def _all(args: argparse.Namespace) -> list[Schedule]:
+    """Every system that this study can train, in the tables' order."""
+    if args.small_world:  # it has no net without shortcuts, and would have steps of 4 images for Torch7's
+        chosen = (*SYSTEMS, *BEYOND)
+    else:
+        chosen = (*SYSTEMS, *TORCH7, *BEYOND, *(PLAIN if args.quarter else ()))
+    known = not (args.small_world or args.quarter)  # their nets know other classes
+    return [schedule for schedule in chosen if known or not schedule.knows_classes]
 
 
 @dataclass(frozen=True)
