@@ -2,7 +2,7 @@
 
 python -m fastres.evaluate runs/live/paper-s0
 python -m fastres.evaluate final.safetensors --data packed --combine softmax
-python -m fastres.evaluate runs/live/paper-s0 --split test --submission answers.txt
+python -m fastres.evaluate runs/live/paper-s0 --split test --submission answers.txt    # --views full: Table 1's others
 python -m fastres.evaluate runs/live/paper-s0 --out mistakes    # each image's answer, confusions, the worst mistakes
 python -m fastres.evaluate runs/live/paper-s0 --gate            # what further crops for unsure images alone would cost
 python -m fastres.evaluate runs/live/paper-s0 --split test --submission answers.txt --gate 2.5
@@ -13,7 +13,6 @@ import argparse
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 
 import torch
 from torchvision.models.resnet import ResNet
@@ -25,6 +24,7 @@ from fastres.data.engines import ENGINES, check_memory, open_split, packed_for
 from fastres.data.labels import read_names
 from fastres.data.manifest import FILE_NAME, Manifest, load_manifest
 from fastres.evaluate import combining
+from fastres.evaluate.asked import check_asked
 from fastres.evaluate.belonging import check_side, data_of, in_order_of
 from fastres.evaluate.gate import FIND, Gate, find_gate, gated_ranking, margin_or_find
 from fastres.evaluate.mistake_files import as_text, claim_mistakes, write_mistakes
@@ -37,7 +37,6 @@ from fastres.machine.arguments import place
 from fastres.machine.command import run_command
 from fastres.machine.console import say
 from fastres.machine.device import CHOICES, Precision, choose_precision
-from fastres.machine.errors import UsageError
 from fastres.machine.facts import device_name
 from fastres.machine.folders import refuse_onto
 from fastres.machine.kept_code import kept_beside
@@ -48,10 +47,9 @@ from fastres.model.card import Card, card_of
 from fastres.model.conditions import Given, add_options, completed, tell_assumed
 from fastres.model.metadata import digest_of
 from fastres.model.network import describe
-from fastres.model.target import WEIGHTS, read_model, read_with
+from fastres.model.target import read_model, read_with
 from fastres.model.weights import network_from
-from fastres.track.error_table import PAPERS, format_errors
-from fastres.track.mistakes import FOLDER
+from fastres.track.error_table import format_errors
 from fastres.track.run_config import flatten
 
 
@@ -69,6 +67,12 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--split", choices=("val", "test"), default="val")
     p.add_argument("--combine", choices=combining.COMBINATIONS, default="expsum", help="how crop scores become one")
     p.add_argument("--submission", type=place, metavar="FILE", help="write `file wnid` lines for the split")
+    p.add_argument(
+        "--views",
+        choices=tuple(combining.METHODS),
+        default=combining.ALL,
+        help="which views --submission answers by (default: 12-crop); errors are shown of all",
+    )
     p.add_argument(
         "--out", type=place, metavar="DIR", help="write what is answered wrongly: tables, each image, pictures"
     )
@@ -99,37 +103,6 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def _as_a_run(args: argparse.Namespace) -> bool:
-    """Whether what is evaluated is what a run evaluates at its end."""
-    return args.split == "val" and args.combine == PAPERS and args.data is None
-
-
-def _is_of_another(args: argparse.Namespace) -> bool:
-    """Whether --out is where a run keeps what its own final weights get wrong, and this is something else."""
-    out = args.out.resolve()
-    if out.name != FOLDER or not (out.parent / "config.json").is_file():
-        return False
-    return not _as_a_run(args) or args.target.resolve() not in (out.parent, out.parent / WEIGHTS)
-
-
-def _check_labelled(args: argparse.Namespace, labelled: bool, packed: Path) -> None:
-    """UsageError where labels are asked for and the split has none, or a gate where all views are asked for."""
-    if args.shifted and args.gate not in (None, FIND):
-        raise UsageError("--gate MARGIN and --shifted: one of them at a time")
-    if args.out and args.gate is not None and args.gate != FIND:
-        raise UsageError("--gate MARGIN: does without most views, --out shows what each says; drop one of the two")
-    if args.out and _is_of_another(args):
-        raise UsageError(
-            f"--out {args.out}: is a run's own folder, of its final weights, its own validation images and --combine "
-            "expsum; expected another one"
-        )
-    if args.split == "test" and not labelled and (args.out or args.shifted or args.gate == FIND or not args.submission):
-        raise UsageError(
-            f"--split test: is unlabelled in {packed}, so it gives no error; expected --submission FILE alone, or test "
-            "images in the classes' folders, packed again"
-        )
-
-
 def run(args: argparse.Namespace, world: World) -> dict:
     """Score what the command line names; the first process writes the answers and makes the table."""
     model = read_model(args.target)
@@ -147,12 +120,14 @@ def run(args: argparse.Namespace, world: World) -> dict:
     labelled = f"{args.split}.labels.npy" in manifest.files
     if args.split == "val" and args.submission:
         say("note: writing answers for the validation split; the test split is --split test")
-    _check_labelled(args, labelled, packed)
+    check_asked(args, labelled, packed)
     precision = choose_precision(args.precision, world.device)
     engine = args.engine or next(iter(packed_for(manifest, args.split)), "resident")
-    facts = {name: getattr(args, name) for name in ("split", "combine", "submission", "out", "gate", "shifted")}
+    facts = {
+        name: getattr(args, name) for name in ("split", "combine", "views", "submission", "out", "gate", "shifted")
+    }
     facts |= {"engine": engine, "precision": precision.name, "device": world.device.type, "versions": of_code()}
-    facts |= {"geometry": asdict(card.geometry), "views": asdict(card.settings)}
+    facts |= {"geometry": asdict(card.geometry), "settings": asdict(card.settings)}
     network = network_from(state, model.source)
     digests = {"content_digest": manifest.content_digest, "weights": digest_of(network.state_dict())}
     world.agree(lambda: flatten({**facts, **digests}))
@@ -193,13 +168,13 @@ def run(args: argparse.Namespace, world: World) -> dict:
 def _scored(
     args: argparse.Namespace, network: ResNet, data: Split, card: Card, precision: Precision, world: World
 ) -> tuple[torch.Tensor | None, torch.Tensor, float | None]:
-    """Scores f32 [N, 12, C] of all views, combined ones f64 [N, C]; or, behind a gate, no scores, and the views that
-    were made, per image."""
+    """Scores f32 [N, 12, C] of all views, those of --views combined f64 [N, C]; or, behind a gate, no scores, and the
+    views that were made, per image."""
     plan = views.twelve_views(card.geometry, card.settings, precision.dtype)
     if args.gate not in (None, FIND):
         return None, *gated_ranking(network, data, plan, precision, args.gate, args.combine, world)
     scores = score(network, data, plan, precision, world=world)
-    return scores, combining.combine(scores, args.combine), None
+    return scores, combining.combine(scores[:, combining.METHODS[args.views]], args.combine), None
 
 
 def _judged(

@@ -13,6 +13,7 @@ METHODS = {
     "10-crop": [i for i, view in enumerate(TWELVE_VIEWS) if not view.whole],
     "12-crop": list(range(12)),
 }
+ALL = "12-crop"  # the method that uses every view
 COMBINATIONS = ("expsum", "softmax", "logit", "max", "vote")
 TOP = (1, 5)
 

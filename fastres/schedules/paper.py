@@ -1,13 +1,16 @@
 """Every system of the paper, and the net without pretraining as the fixed point below them all.
 
-Errors in %. The paper names the crop method of its figures in Table 1 only. The two rows that Table 2 shares with it
-are 12-crop, so all of Table 2 is read as 12-crop; curves and errors by epoch (figures 5 and 6) as centre crop, "the
-default center crop method we had been using" (section 5.3).
+Errors in %. Of Table 2's rows the paper names two crops: the final model's ("It used 12-Crop testing", section 5.4)
+and, by Table 1, that of `initialized-fc`; both are 12-crop, and so we read the rest. In doubt are the naive system,
+which has the same 48 % on its curve, and the two feature extractors: their figures may be the centre crop's, "the
+default center crop method we had been using" (section 5.3), as which we read curves and errors by epoch (figures 5
+and 6).
 
 Where the paper is silent these tables decide: batch 256; `torch7` resampling, since Torch7 is what the paper resampled
-with; Torch7 probably left frozen BatchNorms in batch mode, `frozen` and `recalibrated` are what we recommend instead;
-every stage starts at the same rate, and the plateau rule's numbers. Tiny ImageNet is a subset of ImageNet: every number
-of a pretrained net carries that caveat. None of them has been run here on the real data: runs/results.csv has no row.
+with; `frozen` and `recalibrated` BatchNorms, where Torch7's own would have gone on in batch mode; every stage starts at
+the same rate, and the plateau rule's factor, average and half a point. torch7.py decides the other way. Tiny ImageNet
+is a subset of ImageNet: every number of a pretrained net carries that caveat. None of them has been run here on the
+real data: runs/results.csv has no row.
 """
 
 from dataclasses import replace
@@ -59,7 +62,8 @@ FEATURE_EXTRACTOR = replace(
 
 # Section 5.1: the same on 50 layers. "No notable difference in accuracy."
 # Paper: validation top-1 48.56, top-5 24.14 (Table 2).
-# Silent on the batch size, which was "greatly limited [...] by the memory requirements": 64.
+# Silent on the batch size, which was "greatly limited [...] by the memory requirements": 64. The net of fb.resnet.torch
+# has a BatchNorm behind each addition; torchvision's, here, has none: this row can only come near the paper's.
 FEATURE_EXTRACTOR_50 = replace(
     FEATURE_EXTRACTOR,
     name="feature-extractor-50",
@@ -69,7 +73,8 @@ FEATURE_EXTRACTOR_50 = replace(
 )
 
 # Sections 3.3 and 5.1: the head first, then everything: the first half of the final model, still on 224-pixel crops.
-# "Dropped to below 30 % in 5 epochs" of the second stage (figure 6, blue).
+# "Broke the 45 % validation error barrier and dropped to below 30 % in 5 epochs" (figure 6, blue): of the second stage,
+# as we read it.
 # Paper: all of Table 1, below as validation top-1, top-5 and test top-1; for 12-crop it has 26.8 and 32.0, and Table 2
 # the 26.83 and 32.1 that stand here.
 INITIALIZED_FC = replace(

@@ -195,20 +195,6 @@ def test_command_prints_the_table_and_json(packed, weights, capsys):
     assert result["count"] == 20 and set(result["errors"]) == set(combining.COMBINATIONS)
 
 
-def test_submission_names_every_test_image_once(packed, weights, tmp_path):
-    answers = tmp_path / "answers.txt"
-    assert command(weights, "--data", packed, "--split", "test", "--submission", answers) == 0
-    rows = [line.split(" ") for line in answers.read_text().splitlines()]
-    assert [name for name, _ in rows] == [f"test_{i}.JPEG" for i in range(6)]
-    known = {info.wnid for info in load_manifest(packed).classes}
-    assert {wnid for _, wnid in rows} <= known
-
-
-def test_test_split_without_submission_is_a_usage_error(packed, weights, capsys):
-    assert command(weights, "--data", packed, "--split", "test") == 2
-    assert "--submission" in capsys.readouterr().err
-
-
 def test_weights_of_another_class_map_are_refused(packed, net, tmp_path, capsys):
     path = tmp_path / "other.safetensors"
     path.write_bytes(save_weights(net, {"class_digest": "0" * 64}))

@@ -29,13 +29,13 @@ optuna = pytest.importorskip("optuna")
 def test_space_is_around_the_schedule_and_draws_stay_inside():
     space = paper_space(PAPER)
     assert (space["optimizer.lr"].low, space["optimizer.lr"].high) == pytest.approx((0.001, 0.1))
-    assert space["batch_size"] == Choice((64, 128, 256, 512)) and paper_space(DEMO)["batch_size"].values[0] == 8
+    assert space["batch_size"] == Choice((32, 64, 128, 256, 512)) and paper_space(DEMO)["batch_size"].values[0] == 4
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=1))
     for _ in range(50):
         trial = study.ask()
         settings = {name: kind.suggest(trial, name) for name, kind in space.items()}
         changed = apply(PAPER, settings)  # every draw is a valid schedule
-        assert 0.001 <= changed.optimizer.lr <= 0.1 and changed.batch_size in (64, 128, 256, 512)
+        assert 0.001 <= changed.optimizer.lr <= 0.1 and changed.batch_size in (32, 64, 128, 256, 512)
         assert changed.views.brightness == changed.views.contrast == changed.views.saturation <= 0.8
         assert changed.stages == PAPER.stages
 

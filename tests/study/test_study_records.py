@@ -50,8 +50,8 @@ def test_record_and_table_of_the_page(tmp_path):
     table = page_table(tmp_path / "runs")
     assert table.startswith("**Small world**, 20 classes of 32 pixels, networks of width ")
     assert folder.name in table and table.endswith("\n- A note.")
-    assert re.search(r"\| `naive-fc` \| 2 \| 40.5 ± 0.7 \| 1.[67] \| 48.7 \|", table)
-    assert re.search(r"\| `paper` \| 2 \| 30.5 ± 0.7 \| 1.5 \| 25.0 \|", table)
+    assert re.search(r"\| `naive-fc` \| 2 \| 40.5 ± 0.7 \| 1.[67] \| 48.69 \|", table)
+    assert re.search(r"\| `paper` \| 2 \| 30.5 ± 0.7 \| 1.5 \| 24.99 \|", table)
     assert "trained by the code of abc1234;" in table
     newer = record(tmp_path / "runs", replace(result, notes=["another"]), "python -m fastres.study paper --small-world")
     table = page_table(tmp_path / "runs")

@@ -1,8 +1,9 @@
 """`study paper --check RUN...`: a user's own runs on Tiny ImageNet beside the paper's figures, row by row.
 
 A figure holds where it lies within the tolerance of the paper's: MARGIN points, for other pretrained weights
-(torchvision's) and for what the paper leaves open, and twice our standard error on the validation images. A row that
-does not hold is a result and no fault.
+(torchvision's) and for what the paper leaves open, and twice our standard error on the validation images. Where the
+paper does not name the crop of a figure, it holds by 12-crop or by the centre crop. A row that does not hold is a
+result and no fault.
 """
 
 from dataclasses import dataclass
@@ -15,8 +16,10 @@ from fastres.study.findings.runs import Trained, by_system, read_runs
 from fastres.study.findings.tables import Table
 
 VALIDATION_IMAGES = 10_000
-# Points. The weights differ by 0.2 points on ImageNet itself; the rest is batch size, rate rule and seeds. The curve's
-# first epoch is read from a sentence ("38 %") and moves fast.
+# Table 2's, see schedules/paper.py.
+CROP_NOT_NAMED = ("naive-fc", "feature-extractor", "feature-extractor-50")
+# Points. The weights differ by 0.2 points on ImageNet itself, by their publishers (30.4 and 30.2 %); the rest is batch
+# size, rate rule and seeds. The curve's first epoch is read from a sentence ("38 %") and moves fast.
 MARGIN = {"top1": 1.5, "top5": 1.0, "first-epoch centre top1": 4.0}
 
 
@@ -63,7 +66,14 @@ def check(folders: list[Path]) -> tuple[list[Row], dict[str, list[Trained]]]:
 
 def _rows(name: str, runs: list[Trained]) -> list[Row]:
     expected = SCHEDULES[name].expected if name in SCHEDULES else {}
-    return [_row(name, figure, value, runs) for figure, value in expected.items()]
+    rows = [_row(name, figure, value, runs) for figure, value in expected.items()]
+    return [_by_either_crop(row, runs) for row in rows] if name.removesuffix("-torch7") in CROP_NOT_NAMED else rows
+
+
+def _by_either_crop(row: Row, runs: list[Trained]) -> Row:
+    """The row, or the same by the centre crop where that alone holds."""
+    centre = _row(row.system, row.figure.replace("12-crop", "centre"), row.paper, runs)
+    return centre if row.word in ("lower", "higher") and centre.word == "holds" else row
 
 
 def _row(name: str, figure: str, paper: float, runs: list[Trained]) -> Row:

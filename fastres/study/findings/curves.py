@@ -26,12 +26,13 @@ FIGURES = (
     CurveFigure(
         "figure 5", "Retraining the fully connected layer", ("naive-fc", "feature-extractor", "feature-extractor-50"),
         "Naive fine-tuning converges to 48 % within 9 epochs; the fixed feature extractors of 18 and 50 layers are as "
-        "good and converge sooner.", (("paper, naive, 12-crop", 48.69), ("paper, extractor, 12-crop", 48.93)),
+        "good and converge sooner. The paper does not name the crop of the errors that it tabulates of them.",
+        (("paper, naive", 48.69), ("paper, extractor", 48.93)),
     ),
     CurveFigure(
         "figure 6", "Retraining the initial convolution",
         ("initialized-fc", "conv1-naive", "paper", "conv1-blank"),
-        "The staged model falls below 30 % within 5 epochs of its second stage. Scaled filters, everything at once: "
+        "The staged model falls below 30 % in 5 epochs, as we read its second stage's. Scaled filters, all at once: "
         "38 % after one epoch, then nearly what it was. The first layer alone before the rest: almost 2 points better. "
         "A blank first layer (not drawn in the paper): never below 50 % in 15 epochs.",
         (("paper, final model", 27.1), ("paper, before size adaptation", 28.9)),
@@ -49,12 +50,12 @@ FIGURES = (
         "first layer", "Other ways to make and train the first layer",
         ("paper", "torch7-raw", "antialias", "pi-resize", "pullback", "conv1-frozen", "conv1-batch"),
         "Section 3.4 scales the filters without the gain that they get in paper and conv1-naive here (without it: "
-        "torch7-raw); it has no other inits, and does not say what BatchNorm does meanwhile.", least=2,
+        "torch7-raw) and has a blank one beside (conv1-blank); it does not say what BatchNorm does meanwhile.", least=2,
     ),
     CurveFigure(
         "beyond", "Beyond the paper: what learns, and how far",
         ("paper", "per-layer-lr", "layer-decay", "surgical", "l2-sp", "gradual", "test-size"),
-        "Its section 6 asks for individual learning rates and staged unfreezing; the others are fixed points.", least=2,
+        "Its section 6 asks for individual learning rates and staged freezing; the others are fixed points.", least=2,
     ),
     CurveFigure(
         "recipes", "Beyond the paper: other recipes, other starts",
@@ -64,8 +65,9 @@ FIGURES = (
     CurveFigure(
         "shortcuts", "With shortcuts and without",
         ("naive-fc", "initialized-fc", "plain-naive-fc", "plain-initialized-fc"),
-        "Section 6 asks whether residual connections amplify the harm of a poor initialisation: how far the naive way "
-        "falls behind the staged one, with them and without.", least=3,
+        "Section 6 asks whether residual connections make fine-tuning more efficient, and whether they amplify the "
+        "harm of a poor initialisation: how far the naive way falls behind the staged one, with them and without.",
+        least=3,
     ),
 )  # fmt: skip
 
