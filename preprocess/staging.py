@@ -57,7 +57,7 @@ class Staging:
     def _take_lock(self) -> IO:
         """An open, locked <out>/.pack.lock with our number. UsageError while another process has it."""
         path = self.out / LOCK
-        lock = take_named(path, "a+b")
+        lock = take_named(path)
         if lock is None:
             holder = ""
             with contextlib.suppress(OSError):  # gone by now

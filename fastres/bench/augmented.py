@@ -6,16 +6,15 @@ twice the side, of which resized crops are made.
 """
 
 import argparse
-import sys
 
 import numpy as np
 import torch
 
-from fastres.bench import harness, output
+from fastres.bench import harness
 from fastres.bench.harness import Contender
 from fastres.bench.peers import augmented as peers
 from fastres.bench.views import MODES, SIDE, into_one_buffer, loop_over
-from fastres.machine import facts, strict_json
+from fastres.machine import facts
 from fastres.machine.arguments import place
 from fastres.machine.errors import UsageError
 from fastres.schedules.types import ViewSettings
@@ -33,7 +32,7 @@ PLAIN = "fastres, plain"
 LARGE = {"C: 128 to 64, crop 56": Geometry(128, 0.5)}
 
 
-def main(argv: list[str] | None = None) -> int:
+def main(argv: list[str]) -> int:
     """`python -m fastres.bench augmented`: measure in a process of its own, then print, --json, --record."""
     p = harness.options(__doc__, "augmented")
     p.add_argument("--seconds", type=float, default=0.4, help="length of one contender's turn")
@@ -46,14 +45,7 @@ def main(argv: list[str] | None = None) -> int:
         raise UsageError("--batch and --images are 2 or more, --rounds 1 or more")
     if not any(args.only in name for name in ADDED):
         raise UsageError(f"--only {args.only!r}: expected a part of one of {', '.join(ADDED)}")
-    if args.result:
-        args.result.write_text(strict_json.dumps(measure(args)))
-        return 0
-    argv = sys.argv[2:] if argv is None else argv
-    result = harness.in_tuned_process("fastres.bench.augmented", argv)
-    output.publish("augmented", result, argv, args)
-    harness.check_ours_ran(result["skipped"])
-    return 0
+    return harness.measured_apart("augmented", measure, args, argv)
 
 
 def measure(args) -> dict:
@@ -117,7 +109,3 @@ def _ratios(rows: list[dict]) -> dict[str, float]:
     if {"fastres", PLAIN} <= rates.keys():
         found[f"{rows[0]['mode']}: fastres / {PLAIN}"] = round(rates["fastres"] / rates[PLAIN], 3)
     return found
-
-
-if __name__ == "__main__":
-    sys.exit(main())

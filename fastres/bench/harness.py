@@ -13,9 +13,12 @@ import traceback
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 
+from fastres.bench import output
+from fastres.machine import strict_json
 from fastres.machine.arguments import place
 from fastres.machine.console import say
 from fastres.machine.device import choose_device
@@ -158,13 +161,24 @@ def tuned() -> dict[str, str]:
     return {**TUNED, **os.environ}
 
 
-def in_tuned_process(module: str, arguments: list[str]) -> dict:
-    """Run `python -m module arguments --result FILE` with the settings of TUNED; return the JSON it leaves."""
-    from tempfile import TemporaryDirectory
+def measured_apart(subject: str, measure: Callable[[argparse.Namespace], dict], args, argv: list[str]) -> int:
+    """The end of a subject's `main`: `measure` in a process of its own, then print, --json, --record. That process is
+    the same command with --result FILE, where it leaves what it measured."""
+    if args.result:
+        args.result.write_text(strict_json.dumps(measure(args)))
+        return 0
+    result = in_tuned_process(subject, argv)
+    output.publish(subject, result, argv, args)
+    check_ours_ran(result["skipped"])
+    return 0
 
+
+def in_tuned_process(subject: str, arguments: list[str]) -> dict:
+    """Run `python -m fastres.bench subject arguments --result FILE` with the settings of TUNED; return the JSON that it
+    leaves. MachineError where it leaves none."""
     with TemporaryDirectory() as folder:
         result = Path(folder) / "result.json"
-        command = [sys.executable, "-m", module, *arguments, "--result", str(result)]
+        command = [sys.executable, "-m", "fastres.bench", subject, *arguments, "--result", str(result)]
         done = subprocess.run(command, env=tuned())
         if done.returncode or not result.exists():
             raise MachineError(f"{shlex.join(command)} ended with {done.returncode}: see its message above")

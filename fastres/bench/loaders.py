@@ -8,7 +8,6 @@ A batch has 2048 images on a GPU and 128 on a CPU, unless --batch says otherwise
 
 import argparse
 import hashlib
-import sys
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -19,12 +18,12 @@ import numpy as np
 import torch
 
 from fastres import views
-from fastres.bench import harness, output
+from fastres.bench import harness
 from fastres.bench.harness import Contender
 from fastres.bench.peers import loaders as peer_loaders
 from fastres.data.engines import ENGINES, open_split, packed_for
 from fastres.data.manifest import Manifest, load_manifest
-from fastres.machine import facts, strict_json
+from fastres.machine import facts
 from fastres.machine.arguments import place
 from fastres.machine.device import has_bf16
 from fastres.machine.errors import MachineError, UsageError
@@ -35,7 +34,7 @@ from fastres.views.geometry import Geometry
 MODES = {"A: upscaled by 4": 4, "B: not upscaled": 1}
 
 
-def main(argv: list[str] | None = None) -> int:
+def main(argv: list[str]) -> int:
     """`python -m fastres.bench loaders`: measure in a process of its own, then print, --json, --record; or --digest."""
     p = harness.options(__doc__, "loaders")
     p.add_argument("--data", type=place, default=Path("packed"), help="the packed folder (default: packed)")
@@ -56,14 +55,7 @@ def main(argv: list[str] | None = None) -> int:
     args.engine = args.engine.split(",") if args.engine else packed
     if args.digest:
         return digest(args)
-    if args.result:
-        args.result.write_text(strict_json.dumps(measure(args)))
-        return 0
-    argv = sys.argv[2:] if argv is None else argv
-    result = harness.in_tuned_process("fastres.bench.loaders", argv)
-    output.publish("loaders", result, argv, args)
-    harness.check_ours_ran(result["skipped"])
-    return 0
+    return harness.measured_apart("loaders", measure, args, argv)
 
 
 def digest(args) -> int:
@@ -168,7 +160,3 @@ def _peer(mode: str, name: str, note: str, make, source, geometry: Geometry, arg
         return made
 
     return [Contender(mode, name, epochs, bytes_per_image=12 * geometry.crop**2, note=note)]
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -28,7 +28,7 @@ CLASSES = 200
 NOT_EQUAL = "no checks, digests, resident file, index, val"
 
 
-def main(argv: list[str] | None = None) -> int:
+def main(argv: list[str]) -> int:
     """`python -m fastres.bench packing`: both ways in turns, then print, --json, --record."""
     p = harness.options(__doc__, "packing")
     p.set_defaults(rounds=3)
@@ -43,7 +43,7 @@ def main(argv: list[str] | None = None) -> int:
     for engine in ("ffcv", "dali"):
         require(engine)
     result = measure(args)
-    output.publish("packing", result, sys.argv[2:] if argv is None else argv, args)
+    output.publish("packing", result, argv, args)
     print("; ".join(f"{name}: {peak} GB at most" for name, peak in result["peak_memory_gb"].items()))
     return 0
 
@@ -99,7 +99,3 @@ def write_tree(root: Path, images: int) -> Path:
         noisy = (smooth + rng.integers(-12, 12, (64, 64, 1))).clip(0, 255).astype(np.uint8)
         Image.fromarray(noisy).save(folder / f"{i}.JPEG", quality=85)
     return root
-
-
-if __name__ == "__main__":
-    sys.exit(main())

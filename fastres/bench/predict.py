@@ -14,7 +14,6 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import torch
 from safetensors.torch import save_file
-from torchvision.models import ResNet18_Weights
 
 from fastres.bench import harness, output
 from fastres.bench.harness import Contender
@@ -25,11 +24,10 @@ from fastres.machine.errors import UsageError
 from fastres.model.network import Architecture, build
 
 MODE = "folder to CSV, centre crop"
-IMAGENET = ResNet18_Weights.IMAGENET1K_V1.meta["categories"]
 SIZE = (375, 500)  # height and width of the images that are written for the purpose
 
 
-def main(argv: list[str] | None = None) -> int:
+def main(argv: list[str]) -> int:
     """`python -m fastres.bench predict`: both ways in turns, then print, --json, --record."""
     p = harness.options(__doc__, "predict")
     p.set_defaults(rounds=3)
@@ -42,7 +40,7 @@ def main(argv: list[str] | None = None) -> int:
     if args.rounds < 1 or args.images < 1:
         raise UsageError("--rounds and --images are 1 or more")
     harness.settle(args)
-    output.publish("predict", measure(args), sys.argv[2:] if argv is None else argv, args)
+    output.publish("predict", measure(args), argv, args)
     return 0
 
 
@@ -86,12 +84,15 @@ def first_answers(file: Path) -> dict[str, str]:
 def agreement(ours: dict[str, str], theirs: Path) -> float:
     """The share in %, of the images that both answered, whose first answer is the same; ours is a name, timm's its
     number."""
+    from torchvision.models import ResNet18_Weights  # after model/network.py, which says how it loads
+
+    imagenet = ResNet18_Weights.IMAGENET1K_V1.meta["categories"]
     with open(theirs, newline="") as text:
         numbers = {row[0]: int(row[1]) for row in csv.reader(text)}
     same, both = 0, ours.keys() & numbers.keys()  # timm takes JPEG and PNG alone
     for path in both:
         answer, number = ours[path], numbers[path]
-        name = IMAGENET[number] if number < len(IMAGENET) else f"class {number}"
+        name = imagenet[number] if number < len(imagenet) else f"class {number}"
         same += answer in (name, f"{name} ({number})", f"class {number}")
     return round(100 * same / max(1, len(both)), 2)
 
@@ -119,7 +120,3 @@ def write_weights(file: Path) -> Path:
     torch.manual_seed(0)
     save_file({k: v.contiguous() for k, v in build(Architecture("resnet18", 64, 1000)).state_dict().items()}, file)
     return file
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -8,7 +8,6 @@ otherwise; weights are fresh, which costs the same as trained ones.
 import contextlib
 import itertools
 import statistics
-import sys
 
 import torch
 from torch.profiler import ProfilerActivity, profile
@@ -31,7 +30,7 @@ CLASSES = 200
 PROFILED_STEPS = 10
 
 
-def main(argv: list[str] | None = None) -> int:
+def main(argv: list[str]) -> int:
     """`python -m fastres.bench steps`: measure, then print, --json, --record."""
     p = harness.options(__doc__, "steps", batch=_sizes)
     p.set_defaults(batch=None)
@@ -64,7 +63,7 @@ def main(argv: list[str] | None = None) -> int:
     # In this process, without the malloc settings that suit loaders: backward runs in a thread of its own, whose arena
     # cannot hold their 200 MB of padding, and every buffer is then mapped anew (20 img/s instead of hundreds, for all).
     result, tables = measure(args)
-    output.publish("steps", result, sys.argv[2:] if argv is None else argv, args, {"profile.txt": tables})
+    output.publish("steps", result, argv, args, {"profile.txt": tables})
     harness.check_ours_ran(result["skipped"])
     return 0
 

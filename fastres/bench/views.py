@@ -10,7 +10,6 @@ A batch has 2048 images on a GPU and 128 on a CPU, unless --batch says otherwise
 
 import argparse
 import statistics
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,10 +17,10 @@ import numpy as np
 import torch
 
 from fastres import views
-from fastres.bench import harness, output
+from fastres.bench import harness
 from fastres.bench.harness import Contender
 from fastres.bench.peers import views as peer_views
-from fastres.machine import facts, strict_json
+from fastres.machine import facts
 from fastres.machine.arguments import place
 from fastres.machine.device import has_bf16
 from fastres.machine.errors import UsageError
@@ -33,7 +32,7 @@ SIDE = 64
 MODES = {"A: 64 to 256, crop 224": Geometry(SIDE, 4), "B: crop 56": Geometry(SIDE, 1)}
 
 
-def main(argv: list[str] | None = None) -> int:
+def main(argv: list[str]) -> int:
     """`python -m fastres.bench views`: measure in a process of its own, then print, --json, --record."""
     p = harness.options(__doc__, "views")
     p.add_argument("--dump", type=place, metavar="F.npz", help="images, drawn numbers, every implementation's output")
@@ -45,17 +44,10 @@ def main(argv: list[str] | None = None) -> int:
     harness.settle(args)
     if args.batch < 1 or args.rounds < 1 or args.images < 1:
         raise UsageError("--batch, --rounds and --images are 1 or more")
-    if args.result:
-        args.result.write_text(strict_json.dumps(measure(args)))
-        return 0
-    argv = sys.argv[2:] if argv is None else argv
-    if args.dump:
+    if args.dump and not args.result:
         dump(args.dump, args.device)
         print(f"wrote {args.dump}")
-    result = harness.in_tuned_process("fastres.bench.views", argv)
-    output.publish("views", result, argv, args)
-    harness.check_ours_ran(result["skipped"])
-    return 0
+    return harness.measured_apart("views", measure, args, argv)
 
 
 def measure(args) -> dict:
@@ -188,7 +180,3 @@ def dump(path: Path, device: torch.device) -> None:
                     out = out.float() if dtype == torch.bfloat16 else out
                     content[f"{mode}_{kind}_{name}"] = out.permute(0, 2, 3, 1).cpu().numpy()
     np.savez_compressed(path, **content)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from fastres.data.manifest import REMEDY, Manifest, verify_file
-from fastres.machine.errors import DataError
+from fastres.machine.errors import DataError, first_line
 
 
 def read_labels(packed: Path, manifest: Manifest, split: str) -> np.ndarray:
@@ -79,5 +79,5 @@ def verified_array(packed: Path, manifest: Manifest, name: str) -> np.ndarray:
     except MemoryError:
         raise
     except Exception as error:  # numpy evaluates the header's text and raises nearly anything on a damaged one
-        reason = (str(error) or type(error).__name__).splitlines()[0]
+        reason = first_line(error)
         raise DataError(f"{path}: no array as the packer writes it ({reason}); {REMEDY}") from None

@@ -15,7 +15,6 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 import torch
-from torchvision.models.resnet import ResNet
 
 from fastres import views
 from fastres.data import described
@@ -46,7 +45,7 @@ from fastres.machine.versions import of_code
 from fastres.model.card import Card, card_of
 from fastres.model.conditions import Given, add_options, completed, tell_assumed
 from fastres.model.metadata import digest_of
-from fastres.model.network import describe
+from fastres.model.network import ResNet, describe
 from fastres.model.target import read_model, read_with
 from fastres.model.weights import network_from
 from fastres.track.error_table import format_errors

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from fastres.machine.compilers import PROBES
+from fastres.machine.errors import first_line
 from fastres.machine.extras import EXTRAS, install_line, is_here
 from fastres.machine.versions import OLDEST, REMEDY, at_least
 from fastres.machine.versions import installed as _version
@@ -119,7 +120,7 @@ def _without_raising(check: Callable[[], Finding]) -> Finding:
     try:
         return check()
     except Exception as error:  # a broken package raises anything when it is imported
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = first_line(error)
         what = getattr(check, "__name__", "").strip("_") or "a check"
         return Finding(what, "gap", f"cannot be looked at: {reason}", "mend what the line names, then run this again")
 
@@ -137,7 +138,7 @@ def _torch() -> Finding:
     try:
         import torch
     except Exception as error:  # a library of the system that it needs is missing
-        return Finding("torch", "fault", str(error).splitlines()[0], "pip install --force-reinstall torch torchvision")
+        return Finding("torch", "fault", first_line(error), "pip install --force-reinstall torch torchvision")
     built = f"built for CUDA {torch.version.cuda}" if torch.version.cuda else "built without CUDA"
     if torch.version.cuda is None:
         return Finding("torch", "gap", f"{version}, {built}: it sees no GPU", "pip install --force-reinstall torch")
@@ -148,7 +149,7 @@ def _torchvision() -> Finding:
     try:
         import torchvision
     except Exception as error:  # a wheel for another torch fails in many ways
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = first_line(error)
         return Finding("torchvision", "fault", reason, "pip install --force-reinstall torch torchvision")
     if not at_least(torchvision.__version__, OLDEST["torchvision"]):
         return Finding("torchvision", "fault", torchvision.__version__, REMEDY)

@@ -73,6 +73,11 @@ def of_the_machine(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(words in str(error) for words in _TORCHS_MEMORY)
 
 
+def first_line(error: BaseException) -> str:
+    """What an exception of some library says, for a sentence: its text's first line; of one without words its type."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
 def machine_fault(error: BaseException, folder: Path | None = None) -> MachineError:
     """The sentence for an exception of the machine; its traceback is in `folder`, or where no file can be written
     there, among the temporary files."""
@@ -82,7 +87,7 @@ def machine_fault(error: BaseException, folder: Path | None = None) -> MachineEr
         what = f"{file}{error.strerror or error or type(error).__name__}"
         remedy = _REMEDIES.get(error.errno, "check what the sentence names")
     else:
-        what = f"not enough memory ({(str(error) or type(error).__name__).splitlines()[0]})"
+        what = f"not enough memory ({first_line(error)})"
         remedy = "free some memory, or use a smaller batch"
     return MachineError(f"{what}; {remedy}, then run the same command again; {where}")
 

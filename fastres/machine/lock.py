@@ -24,13 +24,14 @@ def take(file: IO | int, *, wait: bool = False) -> bool:
     return True
 
 
-def take_named(path: Path, mode: str) -> IO | None:
-    """An open, locked file of that name, in a `mode` that makes it; None where another process has it.
+def take_named(path: Path) -> IO | None:
+    """An open, locked file of that name, to read and append to, made where there is none. None where another process
+    has it.
 
-    One that its last holder renamed or removed while we opened it binds nobody: then it is opened anew.
+    A file that its last holder renamed or removed while we opened it binds nobody: then it is opened anew.
     """
     while True:
-        file = open(path, mode, opener=ours)  # noqa: SIM115 - the caller closes it
+        file = open(path, "a+b", opener=ours)  # noqa: SIM115 - the caller closes it
         if not take(file):
             file.close()
             return None

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from fastres.machine import strict_json
-from fastres.machine.errors import DataError, UsageError
+from fastres.machine.errors import DataError, UsageError, first_line
 from fastres.schedules.view_settings import CONVENTIONS
 from fastres.views.geometry import Geometry
 
@@ -47,7 +47,7 @@ def read_metadata(path: Path) -> dict:
             header = strict_json.loads(file.read(min(size, LARGEST_HEADER)))
         text = (header.get("__metadata__") or {}).get("fastres", "{}")
     except (ValueError, AttributeError, OSError) as error:
-        raise DataError(f"weights {path}: not readable ({str(error).splitlines()[0]}); get the file again") from error
+        raise DataError(f"weights {path}: not readable ({first_line(error)}); get the file again") from error
     return parse_metadata(text, path)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from fastres.machine.errors import DataError, MachineError, UsageError
+from fastres.machine.errors import DataError, MachineError, UsageError, first_line
 from fastres.machine.extras import install_line
 from fastres.model.network import BLOCKS, Architecture, has_shortcuts
 from fastres.views import colour
@@ -125,7 +125,7 @@ def _timm_configuration(arch: str, weights: str):
 
 
 def _not_fetched(what: str, error: Exception) -> MachineError:
-    reason = (str(error) or type(error).__name__).splitlines()[0]
+    reason = first_line(error)
     return MachineError(
         f"weights {what} could not be downloaded ({reason}); fetch them where there is a network and pass the file "
         "with --weights FILE"

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from fastres.machine import strict_json
-from fastres.machine.errors import DataError, MachineError
+from fastres.machine.errors import DataError, MachineError, first_line
 from fastres.machine.extras import install_line
 from fastres.model.card import Card, card_of
 from fastres.model.conditions import NOTHING, Given, completed
@@ -155,7 +155,7 @@ def _session(content: bytes, path: Path | None = None):
     try:
         return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's own classes, each derived from Exception alone
-        reason = (str(error) or type(error).__name__).splitlines()[0]
+        reason = first_line(error)
         raise DataError(f"model {path or 'just exported'}: not readable as ONNX ({reason}); export it again") from error
 
 

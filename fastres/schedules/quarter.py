@@ -15,8 +15,7 @@ from fastres.schedules.types import Schedule, Stage, WarmupCosine
 
 WIDTH = 32
 SOURCE, TASK = "0::2", "1::2"  # slices of the sorted classes
-TASK_SIDE = 16  # pixels; the source keeps its 64
-SMALLER = 4  # every side of the paper's, divided by this
+TASK_SIDE = 16  # pixels: a quarter; the source keeps its 64
 BATCH = 2  # times smaller than the paper's
 
 # The pretrained net: from nothing, on the source, one stage.

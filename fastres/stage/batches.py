@@ -7,11 +7,11 @@ has one: torch refuses it, and with --sync-bn, where the variance is over all pr
 from collections.abc import Iterable
 
 import torch
-from torchvision.models.resnet import ResNet
 
 from fastres.data.slices import slice_of
 from fastres.machine.errors import UsageError
 from fastres.model.freeze import batch_norms, training_mode
+from fastres.model.network import ResNet
 from fastres.schedules.types import Schedule, Stage
 from fastres.stage.operate import RECALIBRATION_VIEWS
 

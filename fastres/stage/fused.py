@@ -5,11 +5,11 @@ Nobody has run or measured them on a GPU yet, so no run takes them unasked but o
 """
 
 import torch
-from torchvision.models.resnet import ResNet
 
 from fastres.machine.device import Precision
 from fastres.machine.errors import MachineError, UsageError
 from fastres.model.freeze import batch_norms
+from fastres.model.network import ResNet
 from fastres.model.norm.function import fits, has_triton
 from fastres.model.units import CUDA_FUSED
 from fastres.stage.captured import CapturedStep

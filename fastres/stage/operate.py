@@ -1,9 +1,9 @@
 """What happens to the network between two stages: new head, new stem, re-estimated BatchNorm statistics."""
 
 import torch
-from torchvision.models.resnet import ResNet
 
 from fastres.model.freeze import recalibrate
+from fastres.model.network import ResNet
 from fastres.model.pullback import pull_back
 from fastres.model.surgery import replace_and_initialise_stem, reset_head, select_head
 from fastres.schedules.types import KNOWN_HEAD

@@ -5,13 +5,12 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import torch
-from torchvision.models.resnet import ResNet
 
 from fastres.data.batch import Batch
 from fastres.machine.device import Precision
 from fastres.machine.facts import mfu_pct, peak_flops
 from fastres.model.flop import training_flop
-from fastres.model.network import describe
+from fastres.model.network import ResNet, describe
 from fastres.track.clock import Rate
 
 

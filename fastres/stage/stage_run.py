@@ -3,10 +3,10 @@
 import math
 
 import numpy as np
-from torchvision.models.resnet import ResNet
 
 from fastres import views
 from fastres.model.freeze import training_mode
+from fastres.model.network import ResNet
 from fastres.stage.average import weight_average
 from fastres.stage.choosing.choose import choose, taken_up
 from fastres.stage.learning_rate import learning_rate

@@ -4,10 +4,10 @@ from collections.abc import Callable
 from functools import partial
 
 from torch.nn import functional
-from torchvision.models.resnet import ResNet
 
 from fastres.machine.device import Precision
 from fastres.model.freeze import set_trainable, training_mode
+from fastres.model.network import ResNet
 from fastres.schedules.types import Schedule, Stage
 from fastres.stage.captured import CapturedStep, check_capture
 from fastres.stage.fused import CapturedFusedStep, FusedStep, check_fused, is_fused

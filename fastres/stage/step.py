@@ -5,12 +5,12 @@ from dataclasses import replace
 
 import torch
 from torch.nn import functional
-from torchvision.models.resnet import ResNet
 
 from fastres import views
 from fastres.data.batch import Batch
 from fastres.machine.device import Precision
 from fastres.model.fold import StageNetwork, compiled, compiling
+from fastres.model.network import ResNet
 from fastres.model.units import CPU_FUSED, PLAIN, Forms
 from fastres.stage.guard import guarded_update
 from fastres.stage.pull import Pull

@@ -52,7 +52,6 @@ pre { background: var(--code); padding: .7em; overflow-x: auto }
 """
 )
 GENERATOR = '<meta name="generator" content="fastres">'
-KINDS = {"png": "image/png", "svg": "image/svg+xml"}
 
 
 def document(title: str, label: str, parts: Sequence[str], refresh_s: float | None = None) -> str:
@@ -75,9 +74,9 @@ def document(title: str, label: str, parts: Sequence[str], refresh_s: float | No
     )
 
 
-def picture(content: bytes, alt: str, kind: str = "png") -> str:
-    """A picture with its bytes in the page."""
-    return f'<img alt="{html.escape(alt)}" src="data:{KINDS[kind]};base64,{base64.b64encode(content).decode()}">'
+def picture(content: bytes, alt: str) -> str:
+    """A PNG with its bytes in the page."""
+    return f'<img alt="{html.escape(alt)}" src="data:image/png;base64,{base64.b64encode(content).decode()}">'
 
 
 def chart(svg: str, title: str, note: str = "") -> str:

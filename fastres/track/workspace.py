@@ -16,7 +16,7 @@ from pathlib import Path
 
 from fastres.machine.arguments import place
 from fastres.machine.command import run_command
-from fastres.machine.errors import MachineError
+from fastres.machine.errors import MachineError, first_line
 from fastres.machine.extras import install_line
 from fastres.machine.files import write_atomic
 from fastres.machine.login import has_login
@@ -133,7 +133,7 @@ def save(project: str, entity: str | None) -> str:
     except MachineError:
         raise
     except Exception as error:  # the client's own errors have no common kind
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = first_line(error)
         raise MachineError(
             f"W&B did not take the view for {entity}/{project} ({reason}); train one run into that "
             "project first, and check wandb login"

@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable
 
 import torch
-from torchvision.models.resnet import ResNet
 
 from fastres import views
 from fastres.data.batch import Batch
@@ -20,7 +19,7 @@ from fastres.machine.gpu import is_full
 from fastres.machine.waiting import taken_by_others
 from fastres.model.flop import training_flop
 from fastres.model.fold import StageNetwork
-from fastres.model.network import Architecture, build
+from fastres.model.network import Architecture, ResNet, build
 from fastres.schedules.types import Schedule, Stage
 from fastres.stage.average import Average, weight_average
 from fastres.stage.rehearsal import rehearse

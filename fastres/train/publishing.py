@@ -4,7 +4,6 @@ import time
 from pathlib import Path
 
 import torch
-from torchvision.models.resnet import ResNet
 
 from fastres.data.described import describe, is_rendered
 from fastres.evaluate.gate import find_gate
@@ -14,6 +13,7 @@ from fastres.machine.files import write_atomic
 from fastres.machine.strict_json import plain
 from fastres.model.card import NORMALISATION
 from fastres.model.metadata import digest_of
+from fastres.model.network import ResNet
 from fastres.model.target import WEIGHTS
 from fastres.model.weights import save_weights
 from fastres.schedules.types import Stage

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torchvision.models.resnet import ResNet
 
 from fastres.machine.errors import DataError, UsageError
 from fastres.machine.files import write_atomic
 from fastres.model.metadata import digest_of, read_metadata
+from fastres.model.network import ResNet
 from fastres.model.reading import read_weights
 from fastres.model.weights import save_weights
 from fastres.schedules.loading import shared_stages

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-from torchvision.models.resnet import ResNet
 
 from fastres.machine.console import say
 from fastres.machine.processes.world import World
 from fastres.model.metadata import digest_of
+from fastres.model.network import ResNet
 from fastres.model.weights import initial_network, network_from
 from fastres.stage.setting import Setting
 from fastres.track.run_dir import FollowedRunDir, RunDir

@@ -88,9 +88,9 @@ class Draws:
         u = u[:, 0] if per_image == 1 else u
         return low + (high - low) * u
 
-    def below(self, m: int, per_image: int = 1) -> np.ndarray:
-        """Integers 0..m-1, as i64."""
-        return (self.uniform(per_image=per_image) * m).astype(np.int64)
+    def below(self, m: int) -> np.ndarray:
+        """Integers 0..m-1, i64 [n]."""
+        return (self.uniform() * m).astype(np.int64)
 
 
 def hsv_to_rgb(h: np.ndarray, s: np.ndarray, v: np.ndarray) -> np.ndarray:

@@ -60,7 +60,7 @@ def download(archive: Archive, target: Path, timeout: float = 30.0, pause: float
 
 
 def _locked(part: Path) -> BinaryIO:
-    file = take_named(part, "a+b")
+    file = take_named(part)
     if file is None:
         raise UsageError(f"{part}: another process is downloading it, expected none; wait for it")
     return file

@@ -56,11 +56,6 @@ class ZipReader:
     def __getstate__(self) -> dict:
         return {"path": self.path, "_file": None}
 
-    def close(self) -> None:
-        if self._file is not None:
-            os.close(self._file)
-            self._file = None
-
     def read(self, locator: Member) -> bytes:
         """The member's bytes. DataError when header, sizes or CRC disagree with the directory."""
         member = Member(*locator)

@@ -9,10 +9,11 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from torchvision.models import ResNet18_Weights
 
 from fastres.bench import __main__ as bench
 from fastres.bench import harness, predict
-from fastres.bench.predict import IMAGENET, agreement, write_photos, write_weights
+from fastres.bench.predict import agreement, write_photos, write_weights
 from fastres.machine.errors import UsageError
 
 
@@ -69,7 +70,8 @@ def test_answers_agree_by_name_and_number(tmp_path):
         csv.writer(file).writerows(
             [["a", 3, 0.5], ["b", 134, 0.5], ["c", 5, 0.5], ["d", 7, 0.1], ["no JPEG of ours", 1, 0.5]]
         )
-    ours = {"a": IMAGENET[3], "b": f"{IMAGENET[134]} (134)", "c": IMAGENET[6], "d": "class 7", "e.webp": "hen"}
+    imagenet = ResNet18_Weights.IMAGENET1K_V1.meta["categories"]
+    ours = {"a": imagenet[3], "b": f"{imagenet[134]} (134)", "c": imagenet[6], "d": "class 7", "e.webp": "hen"}
     assert agreement(ours, tmp_path / "theirs.csv") == 75.0
 
 

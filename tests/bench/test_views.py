@@ -126,7 +126,7 @@ def test_what_cannot_run_is_said_and_left_out(capsys):
     )
     assert "kornia left out" in capsys.readouterr().err
     with pytest.raises(MachineError, match="ended with 2"):
-        harness.in_tuned_process("fastres.bench.views", ["--batch", "many"])
+        harness.in_tuned_process("views", ["--batch", "many"])
 
 
 def test_wrong_usage_is_one_sentence():

@@ -1,9 +1,13 @@
 """model/dynamo_later.py: torchvision loads without Dynamo, and what it took from there still answers."""
 
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+import fastres
 
 LATER = """
 import sys
@@ -33,6 +37,12 @@ assert counters is sys.modules["torch._dynamo.utils"].counters and torch.compile
 def test_dynamo_comes_when_it_is_asked_for(program):
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_torchvision_is_loaded_by_one_file():
+    """The others take what they need of it from there, or ask for it later: otherwise the first import decides."""
+    for file in Path(fastres.__file__).parent.rglob("*.py"):
+        assert not re.search(r"^(from|import) torchvision", file.read_text(), re.M), file
 
 
 @pytest.mark.slow

@@ -19,7 +19,7 @@ from torch import nn
 
 from fastres.machine import console
 from fastres.machine.device import choose_device
-from fastres.machine.errors import Diverged, FastresError, MachineError, Preempted, UsageError
+from fastres.machine.errors import Diverged, FastresError, MachineError, Preempted, UsageError, first_line
 from fastres.machine.gpu import is_usable
 from fastres.machine.processes.noticeboard import Noticeboard
 from fastres.machine.processes.shared_stop import SharedStop
@@ -58,7 +58,7 @@ class Processes(World):
         except (RuntimeError, ValueError) as error:
             raise MachineError(
                 f"process {os.environ['RANK']} of {os.environ['WORLD_SIZE']} could not meet the others at "
-                f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']} ({str(error).splitlines()[0]}); check "
+                f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']} ({first_line(error)}); check "
                 "torchrun's rendezvous options and the network"
             ) from error
         self.first = self.rank == 0
@@ -151,7 +151,7 @@ class Processes(World):
             fault = self.board.fault()
         except RuntimeError:  # torchrun's own store is gone
             fault = None
-        words = str(error).splitlines()[0].rpartition("/")[2].partition("] ")
+        words = first_line(error).rpartition("/")[2].partition("] ")
         return fault or MachineError(
             f"process {self.rank} of {self.size} lost another one ({(words[2] or words[0]).partition('. ')[0]}), "
             f"expected an answer within {PATIENCE_S} s; see what that one said; the same command resumes from the last "

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from fastres.machine.errors import FastresError, MachineError, Preempted, kind_of
+from fastres.machine.errors import FastresError, MachineError, Preempted, first_line, kind_of
 
 Value = TypeVar("Value")
 LOOK_EVERY = 0.01  # seconds; a look costs some 100 us
@@ -126,7 +126,7 @@ class Noticeboard:
                 time.sleep(LOOK_EVERY)
         except RuntimeError as error:
             raise MachineError(
-                f"process {self.rank} lost torchrun's store ({str(error).splitlines()[0]}); start the command again"
+                f"process {self.rank} lost torchrun's store ({first_line(error)}); start the command again"
             ) from error
 
     def _check_signs(self, seen: dict[int, tuple[int, float]], now: float) -> None:

@@ -8,12 +8,12 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from torchvision.models.resnet import ResNet
 
 from fastres import views
 from fastres.data.batch import Batch
 from fastres.data.resident import Resident
 from fastres.machine.errors import MachineError, UsageError
+from fastres.model.network import ResNet
 from fastres.schedules.types import Stage
 from fastres.stage.choosing import remembered
 from fastres.stage.choosing.decide import decide, in_words, worth_trying

@@ -9,7 +9,6 @@ import math
 from pathlib import Path
 
 import torch
-from torchvision.models.resnet import ResNet
 
 from fastres.machine import strict_json
 from fastres.machine.device import Precision
@@ -17,7 +16,7 @@ from fastres.machine.errors import MachineError
 from fastres.machine.facts import device_name
 from fastres.machine.files import read_regular, write_atomic
 from fastres.machine.kept_code import NAME
-from fastres.model.network import describe
+from fastres.model.network import ResNet, describe
 from fastres.schedules.types import Schedule, Stage, ViewSettings
 from fastres.stage.choosing.decide import Trial
 from fastres.views.geometry import Geometry

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import torch
-from torchvision.models.resnet import ResNet
 
 from fastres.data.batch import Split
 from fastres.data.engines import open_split, packed_for
@@ -11,6 +10,7 @@ from fastres.data.manifest import Manifest, load_manifest
 from fastres.machine.device import choose_device
 from fastres.machine.errors import DataError
 from fastres.model.metadata import read_metadata
+from fastres.model.network import ResNet
 from fastres.model.reading import read_weights
 from fastres.model.target import WEIGHTS
 from fastres.model.weights import network_from

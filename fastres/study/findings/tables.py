@@ -39,10 +39,6 @@ class Table:
             lines.append(f"the first {self.shown} of {len(self.rows)}; report.html has all")
         return "\n".join(lines)
 
-    def markdown(self) -> str:
-        lines = [f"| {' | '.join(self.header)} |", f"|---|{'---:|' * (len(self.header) - 1)}"]
-        return "\n".join(lines + [f"| {' | '.join(as_text(cell) for cell in row)} |" for row in self.rows])
-
     def html(self) -> str:
         rows = [[as_text(cell) for cell in row] for row in self.rows]
         return page.folded_table(self.header, rows, self.shown or len(rows), self.title, self.note)

@@ -5,7 +5,7 @@ import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
-from fastres.machine.errors import DataError, MachineError, UsageError
+from fastres.machine.errors import DataError, MachineError, UsageError, first_line
 
 PATIENCE_S = 60.0  # for another process of the search that writes
 
@@ -41,8 +41,7 @@ def storage_faults(file: Path) -> Iterator[None]:
                 "holds it, check the disk, and the same command goes on"
             ) from error
         raise DataError(
-            f"{file}: is damaged or no search's file ({str(cause).splitlines()[0]}); restore it, or choose another "
-            "--out"
+            f"{file}: is damaged or no search's file ({first_line(cause)}); restore it, or choose another --out"
         ) from error
 
 
