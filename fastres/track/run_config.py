@@ -46,6 +46,14 @@ def differences(a: dict, b: dict) -> list[str]:
     ]
 
 
+def refuse_different(theirs: dict, ours: dict, sentence: str) -> None:
+    """UsageError where two configurations differ: `sentence`, and the first lines of the difference below it."""
+    if different := differences(theirs, ours):
+        more = len(different) - SHOWN_DIFFERENCES
+        lines = different[:SHOWN_DIFFERENCES] + ([f"and {more} more"] if more > 0 else [])
+        raise UsageError(sentence + ":\n  " + "\n  ".join(lines))
+
+
 def _shown(flat: dict, name: str) -> str:
     return json.dumps(flat[name]) if name in flat else "not set"
 
@@ -86,20 +94,14 @@ def settle_config(path: Path, config: dict, may_change: Sequence[str]) -> tuple[
         write_atomic(file, as_json(config))
         return plain(config), {}
     changed = {key: config[key] for key in may_change if stored.get(key) != config[key]}
-    different = differences(stored | changed, config)
-    if different and stored.keys() >= MARKS and not _has_trained(path):
+    if stored.keys() >= MARKS and not _has_trained(path) and differences(stored | changed, config):
         say(f"{path}: the run of another configuration in it has not trained a step; this one takes its place")
         for name in ("run_id", "mirrored.json"):  # W&B gets another run too
             (path / "wandb" / name).unlink(missing_ok=True)
         write_atomic(file, as_json(config))
         return plain(config), {}
-    if different:
-        more = len(different) - SHOWN_DIFFERENCES
-        lines = different[:SHOWN_DIFFERENCES] + ([f"and {more} more"] if more > 0 else [])
-        raise UsageError(
-            f"{path}: holds a run of another configuration; choose another --run-dir, or give "
-            f"the same values again:\n  " + "\n  ".join(lines)
-        )
+    again = "choose another --run-dir, or give the same values again"
+    refuse_different(stored | changed, config, f"{path}: holds a run of another configuration; {again}")
     settled = stored | changed
     if "schedule" in stored:  # the figures beside it may be others
         settled["schedule"] = plain(config)["schedule"]

@@ -5,7 +5,6 @@ tensors and the images seen. Nothing else crosses the border of a stage (optimis
 starts there ends in the same bits as one that trains every stage.
 """
 
-import json
 import os
 import shutil
 from dataclasses import dataclass
@@ -28,9 +27,9 @@ SHOWN = 3  # differences in a refusal
 
 def save_stage_end(run: Path, index: int, network: ResNet, metadata: dict) -> None:
     """Keep the network of stage `index`, which has just ended."""
-    _file(run, index).parent.mkdir(exist_ok=True)
+    stage_end(run, index).parent.mkdir(exist_ok=True)
     facts = {**metadata, "stage": index, "digest": digest_of(network.state_dict())}
-    write_atomic(_file(run, index), save_weights(network, facts))
+    write_atomic(stage_end(run, index), save_weights(network, facts))
 
 
 @dataclass(frozen=True)
@@ -47,7 +46,7 @@ class Start:
         DataError where the file is damaged, its tensors have not the digest written beside them, or it is not of that
         run.
         """
-        path = _file(self.run, self.stages - 1)
+        path = stage_end(self.run, self.stages - 1)
         state, metadata = read_weights(path), read_metadata(path)
         if digest_of(state) != metadata.get("digest"):
             raise DataError(f"{path}: its tensors do not match the digest beside them; train without --start-from")
@@ -75,7 +74,7 @@ class Start:
     def share_files(self, run: Path) -> None:
         """Let `run` hold those stages' ends too, by hard links where the file system has them."""
         for index in range(self.stages):
-            source, target = _file(self.run, index), _file(run, index)
+            source, target = stage_end(self.run, index), stage_end(run, index)
             target.parent.mkdir(exist_ok=True)
             target.unlink(missing_ok=True)
             try:
@@ -93,14 +92,13 @@ def find_start(run: Path, config: dict) -> Start:
     theirs = read_object(run / "config.json", "train without --start-from")
     if theirs is None or not theirs.keys() >= MARKS or not isinstance(theirs["schedule"], dict):
         raise UsageError(f"--start-from {run}: holds no run's config.json; pass a run's folder")
-    ours = json.loads(json.dumps(config))
-    shared = shared_stages(theirs["schedule"], ours["schedule"])
-    different = differences(_without(theirs, shared), _without(ours, shared))
+    shared = shared_stages(theirs["schedule"], config["schedule"])
+    different = differences(_without(theirs, shared), _without(config, shared))
     if different:
         shown = "; ".join(different[:SHOWN])
         raise UsageError(f"--start-from {run}: shares no stage with this run: {shown}; change it or train without")
     ended = 0
-    while ended < shared and _file(run, ended).is_file():
+    while ended < shared and stage_end(run, ended).is_file():
         ended += 1
     if not ended:
         raise UsageError(f"--start-from {run}: has not ended its first stage yet; wait for it, or train without it")
@@ -114,5 +112,6 @@ def _without(config: dict, shared: int) -> dict:
     return {**config, "schedule": {**config["schedule"], "name": "", "expected": {}}}
 
 
-def _file(run: Path, index: int) -> Path:
+def stage_end(run: Path, index: int) -> Path:
+    """The network at the end of a stage of the run in folder `run`."""
     return run / "stages" / f"{index}.safetensors"

@@ -8,8 +8,9 @@ import torch
 
 from fastres.model.reading import read_weights
 from fastres.model.surgery import shrink_filters
-from fastres.study.findings.runs import Trained, stage_end
+from fastres.study.findings.runs import Trained
 from fastres.track.pictures import filter_panels
+from fastres.train.stage_ends import stage_end
 
 STEM_SYSTEM = "paper"
 

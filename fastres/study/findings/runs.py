@@ -14,6 +14,7 @@ from fastres.schedules import BEYOND, PLAIN, SYSTEMS, TORCH7
 from fastres.schedules.loading import shared_stages
 from fastres.track.log import read_log
 from fastres.track.run_config import as_written, read_object
+from fastres.train.stage_ends import stage_end
 
 SMALL, QUARTER = "-small", "-quarter"  # end the names of the small world's schedules, and of the quarter size's
 ALIASES = {"demo": "paper"}  # the demo is the paper's schedule on the small world
@@ -177,11 +178,6 @@ def _named(run: Trained) -> Trained:
     """On one's own data a system goes by its schedule's name; elsewhere by that of the paper's that it stands for."""
     name = system_of(run.name)
     return run if run.own else replace(run, name=ALIASES.get(name, name))
-
-
-def stage_end(folder: Path, index: int) -> Path:
-    """The network at the end of a stage."""
-    return folder / "stages" / f"{index}.safetensors"
 
 
 def by_system(runs: list[Trained]) -> dict[str, list[Trained]]:

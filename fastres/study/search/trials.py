@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from fastres.machine.console import say
-from fastres.machine.errors import Diverged, MachineError, Preempted, UsageError
+from fastres.machine.errors import Diverged, MachineError, Preempted
 from fastres.machine.extras import install_line
 from fastres.machine.folders import claim
 from fastres.machine.gpu import is_full
@@ -27,7 +27,7 @@ from fastres.schedules.types import Schedule
 from fastres.schedules.writing import write_schedule
 from fastres.study.search.space import Space, apply
 from fastres.study.search.storage import open_storage, storage_faults
-from fastres.track.run_config import differences
+from fastres.track.run_config import refuse_different
 from fastres.train import command
 from fastres.train.options import Options
 
@@ -84,11 +84,9 @@ class Search:
                 for settings in self.listed:  # before the mark that says they are there
                     study.enqueue_trial(settings, skip_if_exists=True)
                 study.set_user_attr("config", config)
-            elif different := differences(stored, config):
-                raise UsageError(
-                    f"{self.out}: holds another search; choose another --out, or give the same values again:\n  "
-                    + "\n  ".join(different[:12])
-                )
+            else:
+                again = "choose another --out, or give the same values again"
+                refuse_different(stored, config, f"{self.out}: holds another search; {again}")
         return study
 
     def run(self, study, trials: int) -> None:

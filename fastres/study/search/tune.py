@@ -8,7 +8,6 @@ epochs from the start would tell staged systems nothing but how to train a head.
 """
 
 import argparse
-import json
 import sys
 import time
 from collections.abc import Callable
@@ -21,7 +20,6 @@ from fastres.machine import strict_json
 from fastres.machine.arguments import place
 from fastres.machine.command import run_command
 from fastres.machine.device import choose_device, choose_precision
-from fastres.machine.errors import UsageError
 from fastres.machine.files import write_atomic
 from fastres.schedules.types import Schedule
 from fastres.study.findings.runs import Trained, system_of
@@ -29,7 +27,7 @@ from fastres.study.jobs import Job
 from fastres.study.search.results import best_of
 from fastres.study.search.space import Choice
 from fastres.study.search.trials import Search, ended_trials
-from fastres.track.run_config import differences, read_object
+from fastres.track.run_config import read_object, refuse_different
 from fastres.train import command
 from fastres.train.options import Options
 
@@ -61,15 +59,12 @@ class Rates:
         found = read_object(self.folder(job.system) / "best.json", "remove it, and it is searched again")
         if found is None:
             return None
-        ours = json.loads(json.dumps(_config(brief(given, job.shared), job.shared, self._where)))
+        ours = _config(brief(given, job.shared), job.shared, self._where)
         theirs = found.get("config", {})
         if job.seed:  # was searched with the first seed's net
             theirs = {**theirs, "schedule": {**theirs.get("schedule", {}), "weights": given.weights}}
-        if different := differences(theirs, ours):
-            raise UsageError(
-                f"{self.folder(job.system)}: holds another search; choose another --out, or remove this folder to "
-                "search again:\n  " + "\n  ".join(different[:12])
-            )
+        again = "choose another --out, or remove this folder to search again"
+        refuse_different(theirs, ours, f"{self.folder(job.system)}: holds another search; {again}")
         return at_rate(given, job.shared, found["factor"])
 
     def before(self, job: Job) -> Schedule | None:

@@ -12,6 +12,7 @@ from fastres.track.log import read_log
 from fastres.track.run_dir import live_process
 from fastres.train.checkpoint import Position, checkpoints_in
 from fastres.train.options import Options
+from fastres.train.stage_ends import stage_end
 
 SHOWN_LINES = 4  # of a failed run's output
 
@@ -90,7 +91,7 @@ def is_past(parent: Job, shared: int) -> bool:
 
 
 def _has_ended(parent: Job, shared: int) -> bool:
-    return (parent.folder / "stages" / f"{shared - 1}.safetensors").exists()
+    return stage_end(parent.folder, shared - 1).exists()
 
 
 def last_words(output: Path, code: int) -> str:

@@ -6,7 +6,6 @@ that it shares are there, also while the run that trains them goes on.
 """
 
 import contextlib
-import json
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -14,7 +13,7 @@ from pathlib import Path
 
 from fastres.data.manifest import load_manifest
 from fastres.machine.device import choose_device, choose_precision
-from fastres.machine.errors import Diverged, Preempted, UsageError
+from fastres.machine.errors import Diverged, Preempted
 from fastres.machine.processes.signals import StopRequest
 from fastres.machine.processes.world import World
 from fastres.study.jobs import Job
@@ -23,7 +22,7 @@ from fastres.study.search.tune import Rates
 from fastres.study.training.launch import Launched, Start
 from fastres.study.training.progress import Overall
 from fastres.study.training.task import Outcome, Task, is_past, last_words, output_of, run_of, schedule_file
-from fastres.track.run_config import differences, read_object
+from fastres.track.run_config import read_object, refuse_different
 from fastres.train.options import Options
 
 POLL_S = 0.25
@@ -121,12 +120,9 @@ class Work:
         run = run_of(job, schedule, self._options)
         world = World(choose_device(run.device))
         precision = choose_precision(run.precision, world.device)
-        ours = json.loads(json.dumps(run.config(load_manifest(run.data), precision, world)))
-        if different := differences(theirs, ours):
-            raise UsageError(
-                f"{job.folder}: holds a run of another configuration; choose another --out, or remove this folder to "
-                "train it again:\n  " + "\n  ".join(different[:12])
-            )
+        again = "choose another --out, or remove this folder to train it again"
+        ours = run.config(load_manifest(run.data), precision, world)
+        refuse_different(theirs, ours, f"{job.folder}: holds a run of another configuration; {again}")
         summary = read_object(job.folder / "summary.json", REMEDY) or {}
         if summary.get("status") == "diverged":  # the same run would diverge at the same step again
             return Diverged.exit_code, summary["error"]
