@@ -62,7 +62,7 @@ class Run:
 def load(path: Place, *, device: str = "auto", precision: str = "auto") -> Model:
     """A finished run, a weights file (.safetensors, .pth, .t7, .onnx), or a name as timm:resnet18.a1_in1k.
 
-    torch's settings for the whole process, which a GPU changes, are the caller's again after, as after `predict`."""
+    A GPU changes torch's settings of the whole process; this call restores them when it ends, and so does `predict`."""
     with settings_kept(), open_world(device) as world:
         return Model(*open_model(Path(path), precision, world.device), path)
 

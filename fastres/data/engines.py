@@ -1,8 +1,8 @@
 """The engines by name, one contract behind all: the Split of batch.py.
 
-Another engine is its file beside this one and its name in both tables below; its library, if it needs one, is a row of
-libraries.py, and the writer of its format one of preprocess/writers. `--engine`, `bench loaders` and the contract's
-tests read ENGINES.
+Another engine is its file beside this one and its name in both tables below; the writer of its format is one of
+preprocess/writers. Its library, if it needs one, is in OPTIONAL of libraries.py and a row of machine/extras.py.
+`--engine`, `bench loaders` and the contract's tests read ENGINES.
 """
 
 from collections.abc import Callable, Sequence

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fastres.data.manifest import REMEDY, Manifest, verify_file
+from fastres.data.manifest import REMEDY, Manifest, verify_file, verify_size
 from fastres.machine.errors import DataError, first_line
 
 
@@ -51,14 +51,9 @@ def read_names(packed: Path, manifest: Manifest, split: str) -> list[str]:
 
 def verified_array(packed: Path, manifest: Manifest, name: str) -> np.ndarray:
     """Read a .npy once, hashing what was read: the bytes that are checked are the bytes that train."""
-    path = packed / name
-    if name not in manifest.files:
-        raise DataError(f"{path}: not in the manifest, which lists {', '.join(sorted(manifest.files))}; {REMEDY}")
-    expected = manifest.files[name]
+    path, expected = verify_size(packed, manifest, name), manifest.files[name]
     try:
-        if (size := path.stat().st_size) != expected["bytes"] or not path.is_file():  # a pipe would not end
-            raise DataError(f"{path}: found {size} bytes, expected {expected['bytes']} bytes; {REMEDY}")
-        content = bytearray(size)  # writable, so that the array over it needs no second copy
+        content = bytearray(expected["bytes"])  # writable, so that the array over it needs no second copy
         with path.open("rb") as file:
             file.readinto(content)
     except OSError as error:

@@ -11,6 +11,7 @@ Every fault is a DataError that names the file, what was found, what was expecte
 
 import hashlib
 import json
+import stat
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -159,16 +160,19 @@ def _manifest_from(content: dict) -> Manifest:
 
 
 def verify_size(packed: Path, manifest: Manifest, name: str) -> Path:
-    """The path of a packed file whose size is right; DataError otherwise."""
+    """The path of a packed file that is one, of the right size; DataError otherwise."""
     path = Path(packed) / name
     if name not in manifest.files:
         known = ", ".join(sorted(manifest.files))
         raise DataError(f"{path}: not in the manifest, which lists {known}; {REMEDY}")
     expected = manifest.files[name]["bytes"]
     try:
-        found = path.stat().st_size
+        status = path.stat()
     except OSError as error:
         raise DataError(f"{path}: {error.strerror}, expected {expected:,} bytes; {REMEDY}") from None
+    if not stat.S_ISREG(status.st_mode):  # a pipe would not end
+        raise DataError(f"{path}: is no regular file, expected {expected:,} bytes; {REMEDY}")
+    found = status.st_size
     if found != expected:
         raise DataError(f"{path}: found {found:,} bytes, expected {expected:,}; {REMEDY}")
     return path

@@ -47,8 +47,8 @@ class Jpeg:
         return self.frame not in FRAMES or all(low == 0 for bits in self.lasting.values() for low in bits)
 
     def filled(self, data: bytes) -> bytes:
-        """The file with other bits than its end behind its last scan, among them the mark that a scan waits for which
-        was cut at a restart."""
+        """The file with FILLER behind its last scan instead of the end marker. Where the scan was cut at a restart, the
+        restart marker that a decoder waits for next follows."""
         mark = b"" if self.restart is None else bytes((0xFF, RESTARTS[(self.restart + 1) % 8])) + FILLER
         return data[: self.end].rstrip(b"\xff") + FILLER + mark
 

@@ -50,7 +50,7 @@ def compiler_needed(what: str, remedy: str) -> Iterator[None]:
 
 
 def compiler_fault(error: BaseException) -> str | None:
-    """What an exception says of a compiler, in a line; None where it, and what caused it, is about something else."""
+    """One line on the compiler that this exception, or one that caused it, is about; None where it is about none."""
     seen: list[BaseException] = []
     waiting: list[BaseException | None] = [error]
     while waiting:

@@ -105,7 +105,7 @@ def use_fast_kernels() -> None:
 
 @contextlib.contextmanager
 def settings_kept() -> Iterator[None]:
-    """torch's settings for the whole process, which a GPU and `make_deterministic` change, are the caller's after.
+    """Restore torch's settings of the whole process, which a GPU and `make_deterministic` change, when the block ends.
 
     Not for two threads at once: each would restore what the other has set.
     """

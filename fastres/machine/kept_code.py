@@ -4,8 +4,9 @@ Both look for it where TORCHINDUCTOR_CACHE_DIR and TRITON_CACHE_DIR say, by defa
 container or a job's machine loses. Several processes may share a folder, and `packed/.compiled` may be removed at any
 time when no run is on.
 
-A library that was cut short, by a full disk or a kill amid its linking, ends the process that loads it (SIGBUS). So
-each process notes the digests of all files when it ends, and the first one to come removes what is not as it was noted.
+A full disk or a kill can leave a compiled library incomplete, and loading it ends the process (SIGBUS). So each process
+notes the digests of all files when it ends. The next process that finds the folder unused removes every file whose
+digest differs.
 Where a process that shared the folder was killed, nothing is noted, and what came since is compiled again: each has a
 locked file there that it takes away in the end.
 

@@ -19,6 +19,7 @@ def free_bytes() -> int | None:
 
 
 def free_gpu_bytes(device: torch.device) -> int:
+    """Bytes that no process has taken on this GPU."""
     return torch.cuda.mem_get_info(device)[0]
 
 

@@ -1,5 +1,6 @@
-"""Beyond the paper: what its section 6 asks for, and what it leaves open. All but the plain nets', the one from nothing
-and `modern` have 32 epochs, as `paper` has.
+"""Beyond the paper: what its section 6 asks for, and what it leaves open.
+
+Every schedule here trains for 32 epochs, as `paper` does, except the plain nets', `scratch-64` and `modern`.
 
 The small world rounds each stage up, so that `gradual`, with more and shorter stages, has 21 epochs there to the 20 of
 `paper`, at the study's scale 16 to 14. Some of them are cheaper; the tables have the arithmetic of each.
@@ -62,8 +63,8 @@ LAYER_DECAY = _with_stages(
 # Fine-Tuning", ICLR 2023, on corrupted images): these images are enlarged, so blurred. `all-56` stays.
 SURGICAL = _with_stages("surgical", all=replace(_ALL, train=("conv1.*", "bn1.*", "layer1.*")))
 
-# What fine-tunes everything is drawn to where it began instead of to zero (L2-SP: Li, Grandvalet and Davoine, ICML
-# 2018). The rate is chosen, not searched.
+# In both stages that train everything each weight decays towards its value at the start of the stage instead of towards
+# zero (L2-SP: Li, Grandvalet and Davoine, ICML 2018). The rate is chosen, not searched.
 PULL = _with_stages("l2-sp", all=replace(_ALL, pull=0.01), all_56=replace(_ALL_56, pull=0.01))
 
 # The last epochs on the head and the norm before it, at the test's size instead of the crop's (FixRes: Touvron and

@@ -117,8 +117,9 @@ class Stage:
     lr          learning rate of the stage, as its policy takes it; None: optimizer.lr
     lr_factors  per-layer rates: the first pattern that a parameter's name matches multiplies its rate; no match: 1;
                 a pattern that decides over nothing is an error. In --set: stages.1.lr_factors=conv1.*:0.1,layer1.*:0.5
-    pull        what learns, but for the head, is drawn to where the stage began instead of to zero, at this rate in
-                place of the weight decay (L2-SP, see stage/pull.py); 0: not; an error where the head learns alone
+    pull        each learning weight outside the head decays at this rate, in place of the weight decay, towards its
+                value at the start of the stage instead of towards zero (L2-SP, see stage/pull.py); 0 turns it off; a
+                stage that trains the head alone refuses it
     whole       views are whole images, 256 or 64 pixels, instead of crops of 7/8, to validate and test on as well
     """
 

@@ -1,1 +1,1 @@
-"""The staged training engine: precision, learning rate, surgery between stages, one step, checkpoints."""
+"""The staged training engine: surgery, learning rate, which step, one step after the other."""

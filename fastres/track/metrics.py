@@ -1,7 +1,8 @@
 """Every metric of a run, once: what it is called, what it is drawn over, and where it is shown.
 
-A new metric is a row here and the line that computes it: a field of the record that train/run.py logs, or a reading of
-stage/speed.py. log.jsonl, the W&B mirror, its workspace and the local dashboard (track/show.py) take it from there.
+A new metric is a row here and the line that computes it: a field of the records that train/run.py and train/epochs.py
+log, or a reading of stage/speed.py. log.jsonl, the W&B mirror, its workspace and the local dashboard (track/show.py)
+take it from there.
 """
 
 from collections.abc import Mapping

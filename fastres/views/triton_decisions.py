@@ -16,7 +16,7 @@ MIXED_AT_ONCE = 1024  # numbers of both views by one program of mix_kernel
 
 
 class Decided(NamedTuple):
-    """On the device, for a batch of B; what a plan has not is one unused number.
+    """On the device, for a batch of B. A field that the plan does not use holds one number.
 
     tables  first i32 [B, 2, H], weight f32 [B, 2, H, T], share f32 [B, 2, S], begin i32 [B, 2, S + 1]: down and across
     erased  i32 [B, 4]       top, left, bottom, right

@@ -1,4 +1,4 @@
-"""The resident format: an array that numpy maps and a GPU swallows whole.
+"""The resident format: an array that training reads whole, into memory or onto a GPU.
 
 <split>.images.npy  u8 [N, S, S, 3] RGB, C order
 

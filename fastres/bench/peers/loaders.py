@@ -33,7 +33,7 @@ class Source:
 
     @classmethod
     def of(cls, packed: Path, manifest: Manifest, split: str, tree: Path | None, scratch: Path) -> "Source":
-        """Map the packed split; take its JPEGs from `tree` where that has them."""
+        """Read the packed split; take its JPEGs from `tree` where that has them."""
         images = np.load(packed / f"{split}.images.npy")
         labels = np.load(packed / f"{split}.labels.npy").astype(np.int64)
         files = None

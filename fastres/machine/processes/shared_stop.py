@@ -28,9 +28,6 @@ class SharedStop(StopRequest):
 
     def check(self) -> None:
         """Needs no other process at the same point, so each may have its own number of evaluation batches."""
-        fault = self._board.fault()
-        if fault is not None:
-            raise fault
         if self.requested:
             self._board.ask_to_stop()
         self._board.look()

@@ -1,0 +1,1 @@
+"""From finished runs to the study's tables, figures and verdicts."""

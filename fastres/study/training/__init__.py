@@ -1,0 +1,1 @@
+"""The study's data, nets and runs: prepared, planned and trained."""
