@@ -9,7 +9,7 @@ import numpy as np
 from fastres.data.decode import Recipe
 from fastres.data.decode_chunk import Good
 from fastres.data.decode_pool import CHUNK_BYTES, cores, decode_here, decode_in_workers
-from preprocess.sources.tiny_imagenet import Record
+from preprocess.sources.records import Record
 from preprocess.sources.tree import Tree
 
 CHUNKS_AHEAD = 200  # at most 300 MB wait for the writers, whose libraries take seconds to load

@@ -38,6 +38,10 @@ def disk_faults(folder: Path, needed: int | None = None) -> Iterator[None]:
             ) from None
         if isinstance(error, (FileExistsError, NotADirectoryError)):
             raise UsageError(f"{where}: found a file, expected a folder; name another one") from None
+        if isinstance(error, PermissionError):
+            raise MachineError(
+                f"{where}: {error.strerror}, expected to be allowed there; check the permissions, or move it away"
+            ) from None
         raise MachineError(f"{where}: {error.strerror or error}, expected to read and write here") from error
 
 

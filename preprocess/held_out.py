@@ -15,7 +15,7 @@ from fastres.machine.console import Progress
 from fastres.machine.errors import DataError, UsageError
 from preprocess.decode_pool import decode_all
 from preprocess.sources.listing import nfc
-from preprocess.sources.tiny_imagenet import Layout, Record
+from preprocess.sources.records import Layout, Record
 from preprocess.sources.tree import Tree
 
 

@@ -55,8 +55,8 @@ from preprocess.finish import finish_files, versions
 from preprocess.options import completed, parser
 from preprocess.owned import refuse_taken
 from preprocess.request import PACKER, is_packed, judge, request_for, what_to_pack
+from preprocess.sources.records import UNLABELLED, Layout
 from preprocess.sources.source import Source, find_source
-from preprocess.sources.tiny_imagenet import UNLABELLED, Layout
 from preprocess.sources.tree import SPLITS
 from preprocess.staging import Staging, remembered
 from preprocess.writers import ALWAYS, WRITERS, Writer
@@ -126,7 +126,7 @@ def pack(source: Source, staging: Staging, options: argparse.Namespace) -> tuple
             data_digest=digest_of_files(files),
             class_digest=digest_of_classes(c.wnid for c in layout.classes),
             source={
-                **{"kind": source.kind, "name": source.path.name, **source.about},
+                **{"kind": source.kind, "name": source.path.resolve().name, **source.about},
                 **{"background": "#{:02x}{:02x}{:02x}".format(*options.background)},
                 **about,
                 **{"ignored": tree.ignored.kinds, "beside": tree.beside},

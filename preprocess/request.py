@@ -9,8 +9,8 @@ from preprocess.held_out import hold_out, look, refuse_second
 from preprocess.probe import side_of
 from preprocess.selection import Selection
 from preprocess.sources.layout import read_layout
+from preprocess.sources.records import Layout
 from preprocess.sources.source import DEFAULT_NAMES, Source
-from preprocess.sources.tiny_imagenet import Layout
 from preprocess.sources.tree import Tree
 from preprocess.staging import remembered
 from preprocess.writers import NEED_FILES

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from fastres.data.manifest import digest_of_classes
 from fastres.machine.errors import UsageError
-from preprocess.sources.tiny_imagenet import Layout, Record
+from preprocess.sources.records import Layout, Record
 
 SPLITS = ("train", "val")  # those that --per-class counts
 
@@ -24,7 +24,8 @@ class Selection:
         return self.classes is not None or self.per_class is not None
 
     def of(self, layout: Layout) -> Layout:
-        """The selected part, its classes labelled anew from 0. UsageError where it has no two classes.
+        """The selected part, its classes labelled anew from 0. UsageError where it has no two classes, or nothing of
+        train or val where they have images.
 
         Test images without a class are left out where classes are.
         """
@@ -42,6 +43,12 @@ class Selection:
                 for split, records in splits.items()
                 if split in SPLITS or any(r.label in label for r in records)
             }
+            for split in SPLITS:
+                if layout.splits[split] and not splits[split]:
+                    raise UsageError(
+                        f"--classes {self.classes}: takes no {split} image of {len(layout.splits[split]):,}, expected "
+                        "some; choose classes that have them"
+                    )
         if self.per_class is not None:
             for split, most in zip(SPLITS, self.per_class, strict=True):
                 splits[split] = splits[split] if most is None else _first(splits[split], most)

@@ -44,6 +44,8 @@ def colour(text: str) -> Colour:
         found = ImageColor.getrgb(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"found {text!r}, expected a colour such as white, gray or #8090a0") from None
+    if len(found) == 3 and not all(0 <= value <= 255 for value in found):
+        raise argparse.ArgumentTypeError(f"found {text!r}, expected a colour that a screen has, such as #8090a0")
     if len(found) != 3:
         raise argparse.ArgumentTypeError(f"found {text!r}, expected a colour without transparency")
     return found

@@ -10,6 +10,8 @@ from PIL import Image
 from fastres.data.convert import BadImage, Kinds
 from fastres.data.decode import PLAIN, Recipe, decode
 
+UNREADABLE = "cannot be read"  # begins the fault of a file that the disk does not give
+
 
 class Reader(Protocol):
     """Reads one file; picklable, since it lives in whichever process decodes."""
@@ -48,7 +50,7 @@ def decode_many(reader: Reader, locators: list[Any], recipe: Recipe, pixels: np.
         except BadImage as bad:
             results.append(str(bad))
         except OSError as error:
-            results.append(f"cannot be read ({error.strerror or error})")
+            results.append(f"{UNREADABLE} ({error.strerror or error})")
     return results
 
 

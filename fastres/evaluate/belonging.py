@@ -65,10 +65,11 @@ def in_order_of(state: State, metadata: dict, manifest: Manifest, source: object
     for own, wanted in ((0, ids), (1, names), (0, names)):
         rows = rows or _rows([pair[own] for pair in theirs], wanted)
     if rows is None:
-        strange = sorted({label for label, _ in theirs} - set(ids)) or [theirs[0][0]]
+        ours = {label for label, _ in theirs}
+        strange, other = sorted(ours - set(ids)) or [theirs[0][0]], sorted(set(ids) - ours) or ids
         raise DataError(
             f"weights {source}: trained for other classes, such as {strange[0]!r}, than the data's, such as "
-            f"{ids[0]!r}; evaluate on the data set it was trained for"
+            f"{other[0]!r}; evaluate on the data set it was trained for"
         )
     if rows == list(range(count)):
         return state

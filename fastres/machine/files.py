@@ -77,9 +77,10 @@ def write_atomic(path: Path, content: bytes) -> None:
         if not isinstance(error, FileExistsError):  # else it is not ours
             with contextlib.suppress(OSError):  # a file system that turned read-only
                 temporary.unlink(missing_ok=True)
+        remedy = "check the permissions there" if isinstance(error, PermissionError) else "free some space there"
         raise MachineError(
-            f"{path}: could not write its {len(content):,} bytes ({error.strerror or error}); "
-            f"free some space there or choose another folder"
+            f"{path}: could not write its {len(content):,} bytes ({error.strerror or error}); {remedy}, or choose "
+            "another folder"
         ) from error
 
 

@@ -13,16 +13,18 @@ NORMALISATION = {"mean": colour.MEAN.tolist(), "std": colour.STD.tolist()}  # of
 # A 7x7 stem that nobody said more about is an ImageNet network: it sees images of 256 pixels, not enlarged ones.
 BARE_SIDES = {"7x7": 256, "3x3": 64}
 IMAGENET_CLASSES = 1000
+WHITE_TEXT = "#ffffff"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Card:
     """classes: (id, name) by output. metadata: all that stood beside the weights, these facts included. assumed: which
-    of these facts nobody said, in words."""
+    of these facts nobody said, in words. background: what shows through transparent pixels, as #rrggbb."""
 
     classes: tuple[tuple[str, str], ...]
     geometry: Geometry
     convention: str
+    background: str = WHITE_TEXT
     metadata: dict = field(default_factory=dict)
     assumed: tuple[str, ...] = ()
 
@@ -38,7 +40,8 @@ class Card:
         window = f", cut out a {crop} x {crop} window (the centre one, or several whose scores are combined)"
         mean, std = NORMALISATION["mean"], NORMALISATION["std"]
         return (
-            f"RGB; bring the centre square to {side} x {side} pixels (area mean to shrink, bicubic to enlarge)"
+            f"RGB, transparent pixels on {self.background}; bring the centre square to {side} x {side} pixels (area "
+            "mean to shrink, bicubic to enlarge)"
             f"{enlarge}{'' if self.geometry.whole else window}; "
             f"(pixel / 255 - mean) / std with mean {mean} and std {std}; float32 [batch, 3, {crop}, {crop}]"
         )
@@ -51,6 +54,7 @@ class Card:
             "upscale": self.geometry.upscale,
             "convention": self.convention,
             "normalisation": NORMALISATION,
+            "background": self.background,
             **({"whole": True} if self.geometry.whole else {}),
         }
         return {**self.metadata, **facts}
@@ -95,6 +99,7 @@ def card_of(metadata: dict, architecture: Architecture, source: object, side: in
         classes=classes,
         geometry=Geometry(facts["side"], facts["upscale"], metadata.get("whole", False)),
         convention=facts["convention"],
+        background=metadata.get("background", WHITE_TEXT),
         metadata=metadata,
         assumed=tuple(assumed),
     )

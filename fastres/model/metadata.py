@@ -1,6 +1,7 @@
 """What stands beside the tensors of a weights file: one JSON object under `fastres`. A file may come from anywhere."""
 
 import hashlib
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -18,6 +19,7 @@ def _is_pair(value: object) -> bool:
     return isinstance(value, list) and len(value) == 2 and all(isinstance(text, str) for text in value)
 
 
+HEX = re.compile(r"#[0-9a-f]{6}")
 LARGEST = 8192  # pixels of a side, before and after enlarging
 # What is relied on of it, and what that must be.
 METADATA = {
@@ -31,6 +33,7 @@ METADATA = {
         f"a number from {8 / LARGEST} to {LARGEST // 8}",
         lambda value: type(value) in (int, float) and 8 / LARGEST <= value <= LARGEST // 8,
     ),
+    "background": ("a colour as #ffffff", lambda value: isinstance(value, str) and bool(HEX.fullmatch(value))),
     "whole": ("true or false", lambda value: isinstance(value, bool)),
     "convention": (" or ".join(CONVENTIONS), lambda value: value in CONVENTIONS),
     "class_digest": ("text", lambda value: isinstance(value, str)),

@@ -15,8 +15,9 @@ import sys
 from collections.abc import Iterable
 from contextlib import nullcontext
 
-from fastres.data.convert import WHITE, colour
+from fastres.data.convert import colour
 from fastres.data.decode import Recipe
+from fastres.data.decode_chunk import UNREADABLE
 from fastres.evaluate import combining
 from fastres.evaluate.answers import PROBABLE, TOP, as_csv, begins_with, columns, row, words_of
 from fastres.evaluate.gate import margin
@@ -67,7 +68,10 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     p.add_argument("--precision", choices=CHOICES, default="auto")
     p.add_argument(
-        "--background", type=colour, default=WHITE, metavar="COLOUR", help="behind transparent pixels; default: white"
+        "--background",
+        type=colour,
+        metavar="COLOUR",
+        help="behind transparent pixels; default: that of the images that the network was trained on, else white",
     )
     p.add_argument("--csv", type=place, metavar="FILE", help="write a row an image here: path, classes, probabilities")
     p.add_argument("--json", action="store_true", help="print a JSON object a line, an image each")
@@ -85,7 +89,7 @@ def main(argv: list[str] | None = None) -> int:
     shown = args.json or not args.csv
     many = len(paths) > AT_ONCE and not (shown and sys.stdout.isatty())  # answers there would break the bar
     with Progress(len(paths), "prediction", lines=True) if many else nullcontext() as progress:
-        recipe = Recipe(card.geometry.side, resize=True, background=args.background)
+        recipe = Recipe(card.geometry.side, resize=True, background=args.background or colour(card.background))
         bad = tell(answering.answers(paths, recipe, progress), card, args, alone=len(paths) == 1)
     if bad and len(paths) == 1:
         raise DataError(bad[0])
@@ -101,7 +105,9 @@ def tell(answers: Iterable[Answer], card: Card, args: argparse.Namespace, alone:
     rows, bad, words = [columns(FIRST, min(TOP, len(card.classes)))], [], words_of(card.classes)
     for answer in answers:
         if answer.fault is not None:
-            bad.append(f"image {answer.path}: {answer.fault}; leave it out, or convert it to JPEG or PNG")
+            there = not answer.fault.startswith(UNREADABLE)
+            remedy = "leave it out, or convert it to JPEG or PNG" if there else "check the path and its permissions"
+            bad.append(f"image {answer.path}: {answer.fault}; {remedy}")
             if not alone:
                 say(bad[-1])
         elif args.csv:

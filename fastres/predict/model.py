@@ -69,18 +69,22 @@ class Model:
         *,
         views: str = "12-crop",
         combine: str = "expsum",
-        background: str = "white",
+        background: str | None = None,
         gate: float | None = None,
     ) -> list[Prediction]:
         """What is in images, as `python -m fastres.predict` answers: files, folders with all that is in them, patterns;
-        or pictures that are open already. gate: the centre alone where its margin is at least that, more views
-        elsewhere. UsageError where a path names no image, or the options are none.
+        or pictures that are open already.
+
+        gate        the centre alone where its margin is at least that, more views elsewhere
+        background  behind transparent pixels; by default that of the images that the network was trained on
+
+        UsageError where a path names no image, or the options are none.
         """
         for option, found, known in (("views", views, tuple(combining.METHODS)), ("combine", combine, PROBABLE)):
             if found not in known:
                 raise UsageError(f"{option} {found!r}: expected one of {', '.join(known)}")
         try:
-            recipe = Recipe(self.card.geometry.side, resize=True, background=colour(background))
+            recipe = Recipe(self.card.geometry.side, resize=True, background=colour(background or self.card.background))
         except argparse.ArgumentTypeError as error:
             raise UsageError(f"background: {error}") from None
         if gate is not None and not 0 <= gate < float("inf"):

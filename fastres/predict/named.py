@@ -1,14 +1,16 @@
 """Which images a command line names: files, folders with all that is in them, patterns, a list on standard input."""
 
+import codecs
 import contextlib
 import glob
+import itertools
 import os
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
 from fastres.data.formats import HEAD_BYTES, IMAGE_ENDINGS, RAW_ENDINGS, format_of
-from fastres.machine.errors import UsageError
+from fastres.machine.errors import MachineError, UsageError
 from fastres.machine.files import read_regular
 
 LISTED = "-"  # the word for a list on standard input
@@ -37,14 +39,22 @@ def images_of(words: list[Path], listed: Callable[[], bytes]) -> list[Path]:
 
 
 def _listed(content: bytes) -> list[Path]:
+    fault = f"image {LISTED}: standard input names none, expected a path a line, as find prints them"
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):  # as PowerShell writes text
+        content = content.decode("utf-16", errors="replace").encode()
+    content = content.removeprefix(codecs.BOM_UTF8)
     names = content.split(b"\0") if b"\0" in content else content.splitlines()
     paths = [Path(os.fsdecode(name)) for name in names if name.strip()]
-    if not paths:
-        raise UsageError(f"image {LISTED}: standard input names none, expected a path a line, as find prints them")
-    return [image for path in paths for image in (_in_folder(path) if path.is_dir() else [path])]
+    images = [image for path in paths for image in (_in_folder(path) if path.is_dir() else [path])]
+    if not images:
+        raise UsageError(f"{fault}; found {'folders without an image' if paths else 'nothing'}")
+    return images
 
 
 def _matching(pattern: str) -> list[Path]:
+    if "**" in pattern:  # glob passes over what it cannot list
+        for _ in os.walk(_before_magic(pattern), onerror=_refused):
+            pass
     matches = [Path(match) for match in sorted(glob.glob(pattern, recursive=True))]
     images = [i for match in matches for i in (_in_folder(match) if match.is_dir() else [match] * is_image(match))]
     if not images:
@@ -55,6 +65,18 @@ def _matching(pattern: str) -> list[Path]:
     return sorted(once.values())
 
 
+def _before_magic(pattern: str) -> str:
+    """The folder below which a pattern looks."""
+    parts = Path(pattern).parts
+    plain = list(itertools.takewhile(lambda part: not glob.has_magic(part), parts))
+    return str(Path(*plain)) if plain else "."
+
+
+def _refused(error: OSError) -> None:
+    """A folder that cannot be listed ends the command: its images would be missing without a word."""
+    raise MachineError(f"image {error.filename}: cannot be listed ({error.strerror}); check its permissions")
+
+
 def _inside(folder: Path, fault: str) -> list[Path]:
     images = _in_folder(folder)
     if not images:
@@ -63,9 +85,10 @@ def _inside(folder: Path, fault: str) -> list[Path]:
 
 
 def _in_folder(folder: Path) -> list[Path]:
-    """The images below a folder, sorted; nothing hidden, and each folder once, however many links lead to it."""
+    """The images below a folder, sorted; nothing hidden, and each folder once, however many links lead to it.
+    MachineError for one that cannot be listed."""
     images, seen = [], set()
-    for here, folders, files in os.walk(folder, followlinks=True):
+    for here, folders, files in os.walk(folder, onerror=_refused, followlinks=True):
         status = os.stat(here)
         if (status.st_dev, status.st_ino) in seen:
             folders.clear()

@@ -11,7 +11,7 @@ from fastres.machine.console import say
 from fastres.machine.errors import MachineError
 from fastres.machine.files import write_atomic
 from fastres.machine.strict_json import plain
-from fastres.model.card import NORMALISATION
+from fastres.model.card import NORMALISATION, WHITE_TEXT
 from fastres.model.metadata import digest_of
 from fastres.model.network import ResNet
 from fastres.model.target import WEIGHTS
@@ -102,6 +102,7 @@ def metadata_of(setting: Setting, stage: Stage) -> dict:
         "classes": [[info.wnid, info.name] for info in manifest.classes],
         "content_digest": manifest.content_digest,
         "side": manifest.side,
+        "background": manifest.source.get("background", WHITE_TEXT),
         "data": describe(manifest),
     }
     return plain(facts)

@@ -1,6 +1,7 @@
 """What zips and tars have in common: what a file is by its first bytes, which names a member may have, the tree."""
 
 import hashlib
+import re
 import tarfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -73,13 +74,21 @@ def plain_name(archive: str, member: str, name: str) -> str:
 
     member: the name as the archive has it, for the message.
     """
-    parts = name.split("/")
-    if ".." in parts or parts[0] == "" or parts[0].endswith(":"):
+    parts, read_there = name.split("/"), re.split(r"[/\\]", name)  # Windows would take either
+    if ".." in read_there or read_there[0] == "" or re.fullmatch("[A-Za-z]:", read_there[0]):
         raise DataError(
             f"{archive}: member {member!r} points outside the data set, expected names below one folder; nothing was "
             "written, do not trust this archive"
         )
     return "/".join(part for part in parts if part not in ("", "."))
+
+
+def too_large(archive: str, member: str, size: int) -> DataError:
+    """The fault of a file that would be read and is not unpacked into memory."""
+    return DataError(
+        f"{archive}: {member} has {size:,} bytes, expected {LARGEST_MEMBER:,} at most of what is read; unpack the "
+        "archive and give the folder to --source, or leave that file out"
+    )
 
 
 class MemberTree:
@@ -127,7 +136,8 @@ class MemberTree:
         return path in self._members
 
     def head(self, path: str) -> bytes:
-        return self.read(path)[:HEAD_BYTES]
+        """The first bytes; none of a file that is too large to be an image here."""
+        return self.read(path)[:HEAD_BYTES] if self._members[path].bytes <= LARGEST_MEMBER else b""
 
     def locator(self, path: str) -> Any:
         return self._members[path]

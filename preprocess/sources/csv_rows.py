@@ -95,7 +95,9 @@ def _records(table: Path, text: str, delimiter: str) -> Iterator[tuple[int, list
                 yield line, fields
             line = reader.line_num + 1
     except csv.Error as error:
-        raise fault(table, line, f"is no row of a CSV ({error})", "quotes in pairs", "mend the line") from None
+        raise fault(
+            table, line, f"is no row of a CSV ({error})", "quotes in pairs around short texts", "mend it"
+        ) from None
 
 
 def _columns(table: Path, line: int, fields: list[str]) -> tuple[list[str], bool]:
@@ -135,7 +137,7 @@ def _path(table: Path, line: int, said: str) -> str:
     plain = said.replace("\\", "/")
     if plain.startswith("/") or ".." in plain.split("/") or plain.split("/")[0].endswith(":"):
         raise fault(
-            table, line, f"names {said!r}, which leads out of the CSV's folder", "a path below it",
+            table, line, f"names {said!r}, which may lead out of the CSV's folder", "a path below it",
             "put the CSV above the images and name them from there",
         )  # fmt: skip
     spellings = [form for name in (said, plain, said.strip()) for form in (name, nfc(name), nfd(name))]

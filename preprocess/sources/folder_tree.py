@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from fastres.data.formats import HEAD_BYTES, IMAGE_ENDINGS
-from fastres.machine.errors import MachineError
+from fastres.machine.errors import MachineError, UsageError
 from fastres.machine.files import read_regular
 from preprocess.sources.tree import (
     SPLITS,
@@ -35,10 +35,11 @@ class FolderTree:
     """A data set in a folder.
 
     whole_is_train: whether a folder without train/ is one itself, with the labels' folders in it. It is named in the
-    paths then, and nothing beside it is looked at.
+    paths then, and nothing beside it is looked at. UsageError where `out`, which the packer writes, lies in what is
+    read.
     """
 
-    def __init__(self, path: Path, whole_is_train: bool = False):
+    def __init__(self, path: Path, whole_is_train: bool = False, out: Path | None = None):
         self.name, self.ignored = str(path), Ignored()
         candidates = [c for c in _folders(path, 2) if _has_train(path / c)]
         if whole_is_train:
@@ -53,6 +54,11 @@ class FolderTree:
             self.root = (path / root).resolve()
             self.folders, self.beside = split_folders(self.name, _folders_in(self.root))
         self.reader = FolderReader(str(self.root))
+        for folder in self.folders.values():
+            if out is not None and out.resolve().is_relative_to((self.root / folder).resolve()):
+                raise UsageError(
+                    f"--out {out}: lies in {folder}/, which is read, expected a folder outside; name another one"
+                )
 
     def files(self, split: str) -> list[str]:
         paths = []
@@ -89,10 +95,11 @@ class FolderTree:
         return self.reader.read(path)
 
     def fingerprint(self) -> str:
-        """A digest of every file's path, size and time of change, without opening the images.
+        """A digest of every file's path, number, size and time of change, without opening the images.
 
-        It sees whatever adds, removes, renames, replaces or edits a file. It does not see bytes that change
-        under the same size and time (a bit that rots on the disk, an edit whose time was set back).
+        It sees whatever adds, removes, renames, replaces or edits a file, also where folders of equal names, sizes and
+        times change places. It does not see bytes that change under the same number, size and time (a bit that rots on
+        the disk, an edit whose time was set back).
         120,000 files take 0.5 s from a warm cache.
         """
         digest = hashlib.sha256()
@@ -105,7 +112,7 @@ class FolderTree:
                     status = entry.stat()
                 except OSError:  # a link that leads nowhere or to itself: the decoder will say so
                     status = entry.stat(follow_symlinks=False)
-                lines.append(f"{path} {status.st_size} {status.st_mtime_ns}\n")
+                lines.append(f"{path} {status.st_ino} {status.st_size} {status.st_mtime_ns}\n")
             lines.sort()
             digest.update("".join(lines).encode(errors="surrogateescape"))
         for path in TEXT_FILES:

@@ -6,13 +6,12 @@ Images lie below their class folder at any depth; test/ may be absent, and is la
 Order of sample ids: train by class, then file name; val and test by path, numbers as numbers.
 """
 
-import re
-
 from fastres.data.manifest import ClassInfo
 from fastres.machine.console import say
 from fastres.machine.errors import DataError
 from preprocess.sources.listing import images, nfc
-from preprocess.sources.tiny_imagenet import HOLD_BACK, Layout, Record, class_names, in_class_folders
+from preprocess.sources.records import HOLD_BACK, Layout, Record, by_path, in_class_folders
+from preprocess.sources.tiny_imagenet import class_names
 from preprocess.sources.tree import SPLITS, Tree
 
 
@@ -29,7 +28,8 @@ def read_layout(tree: Tree, skip_empty: bool = False, without_val: bool = False)
             found = f"found no image in {tree.folders.get(split, split)}/ (the folders here: {beside})"
             raise _unlike(tree, found, HOLD_BACK if split == "val" else "")
     labels, empty = _classes(tree, paths["train"], skip_empty)
-    paths["val"] = [path for path in paths["val"] if _label(tree, path) not in empty]
+    for split in ("val", "test"):
+        paths[split] = _without(tree, paths[split], empty)
     names, index = class_names(tree), {label: i for i, label in enumerate(labels)}
     for path in paths["val"]:
         if _label(tree, path) not in index:
@@ -41,6 +41,16 @@ def read_layout(tree: Tree, skip_empty: bool = False, without_val: bool = False)
     if paths["test"]:
         splits["test"] = in_class_folders(tree, paths["test"], index, by_path)
     return Layout(tuple(ClassInfo(label, names.get(label) or label) for label in labels), splits)
+
+
+def _without(tree: Tree, paths: list[str], empty: set[str]) -> list[str]:
+    """The paths whose class is not left out; the others are counted."""
+    left_out = [path for path in paths if (parts := path.split("/"))[2:] and nfc(parts[1]) in empty]
+    for path in left_out:
+        tree.ignored.add("images of classes without a training image", path)
+    if left_out:
+        say(f"{tree.name}: left out with them: {len(left_out)} images, such as {left_out[0]}")
+    return sorted(set(paths) - set(left_out))
 
 
 def _classes(tree: Tree, paths: list[str], skip_empty: bool) -> tuple[list[str], set[str]]:
@@ -73,12 +83,6 @@ def _classes(tree: Tree, paths: list[str], skip_empty: bool) -> tuple[list[str],
             f"folders in {train}/; if the classes lie deeper, move their folders up into {train}/, those of val/ too"
         )
     return sorted(filled), set(empty)
-
-
-def by_path(record: Record) -> tuple:
-    """Sort key: the whole path with its numbers as numbers, then as it is."""
-    parts = re.split(r"(\d+)", record.path)
-    return tuple(int(p) if i % 2 else p for i, p in enumerate(parts)), record.path
 
 
 def _label(tree: Tree, path: str) -> str:

@@ -1,7 +1,7 @@
 """Which layout a tree has, and what is read of it."""
 
 from preprocess.sources import image_folder, table, tiny_imagenet
-from preprocess.sources.tiny_imagenet import Layout
+from preprocess.sources.records import Layout
 from preprocess.sources.tree import Tree
 
 

@@ -23,13 +23,14 @@ DEFAULT_NAMES = ("tiny-imagenet-200", "tiny-imagenet-200.zip")  # in the working
 @dataclass
 class Source:
     """A folder or an archive. kind, name and `about` go into the manifest; a packing depends on `identity`, too.
-    whole_is_train: whether, without a train/ in it, it is one itself (see FolderTree)."""
+    whole_is_train: whether, without a train/ in it, it is one itself; out: where the packer writes (see FolderTree)."""
 
     kind: str
     path: Path
     about: dict = field(default_factory=dict)
     identity: dict = field(default_factory=dict)
     whole_is_train: bool = False
+    out: Path | None = None
 
     def prepare(self) -> None:
         """Make sure that it lies at `path`."""
@@ -37,7 +38,7 @@ class Source:
     def open(self, scratch: Path) -> Tree:
         """scratch: a folder where a packed tar may be unpacked to a plain one."""
         if self.path.is_dir():
-            return FolderTree(self.path, self.whole_is_train)
+            return FolderTree(self.path, self.whole_is_train, self.out)
         kind = kind_of(self.path)
         if kind == "zip":
             return ZipTree(self.path, self.whole_is_train)
@@ -46,7 +47,7 @@ class Source:
     def fingerprint(self) -> str:
         """Changes when the data may have; FolderTree.fingerprint and fingerprint_of_archive say what each notices."""
         if self.path.is_dir():
-            return FolderTree(self.path, self.whole_is_train).fingerprint()
+            return FolderTree(self.path, self.whole_is_train, self.out).fingerprint()
         return fingerprint_of_archive(self.path)
 
 
@@ -104,7 +105,7 @@ def find_source(source: Path | None, small_world: str | None, out: Path, whole_i
         if source is None:
             return Download()
     if source.is_dir():
-        return Source("folder", source, whole_is_train=whole_is_train)
+        return Source("folder", source, whole_is_train=whole_is_train, out=out)
     if source.is_file() and source.name.lower().endswith(table.ENDINGS):
         return Table(source)
     if source.is_file():

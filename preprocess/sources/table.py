@@ -19,7 +19,7 @@ from fastres.machine.errors import DataError
 from preprocess.sources.csv_rows import Row, fault
 from preprocess.sources.folder_tree import FolderReader
 from preprocess.sources.image_folder import by_path
-from preprocess.sources.tiny_imagenet import HOLD_BACK, UNLABELLED, Layout, Record, test_records
+from preprocess.sources.records import HOLD_BACK, UNLABELLED, Layout, Record, test_records
 from preprocess.sources.tree import SPLITS, Ignored
 
 ENDINGS = (".csv", ".tsv")

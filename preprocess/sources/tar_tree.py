@@ -16,9 +16,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
+from fastres.data.formats import IMAGE_ENDINGS
 from fastres.machine.console import Progress
 from fastres.machine.errors import DataError, MachineError
-from preprocess.sources.archive import LARGEST_MEMBER, MemberTree, found_at, plain_name
+from preprocess.sources.archive import LARGEST_MEMBER, MemberTree, found_at, plain_name, too_large
 from preprocess.sources.tree import hidden
 
 PIECE = 1 << 20  # bytes
@@ -47,6 +48,8 @@ class TarReader:
 
     def read(self, locator: Place) -> bytes:
         place = Place(*locator)
+        if place.bytes > LARGEST_MEMBER:
+            raise too_large(self.path, place.name, place.bytes)
         if self._file is None:
             self._file = os.open(self.path, os.O_RDONLY)
         data = os.pread(self._file, place.bytes, place.offset)
@@ -105,7 +108,9 @@ def _place(path: Path, info: tarfile.TarInfo, name: str, members: dict[str, Plac
             f"{path}: member {name} is {what}, expected files and folders; pack it with `tar --dereference "
             "--hard-dereference`, or unpack it and give the folder to --source"
         )
-    if info.offset_data + info.size > size or info.size > LARGEST_MEMBER:
+    if info.size > LARGEST_MEMBER and name.lower().endswith(IMAGE_ENDINGS):
+        raise too_large(str(path), name, info.size)
+    if info.offset_data + info.size > size:
         raise _damaged(path, f"{name} cannot be {info.size:,} bytes at {info.offset_data:,} of {size:,}")
     return Place(name, info.offset_data, info.size)
 

@@ -10,32 +10,14 @@ test/          may be absent; unlabelled, or sorted into folders named by id
 An image is never labelled by a guess: one that no class folder and no annotation names is an error.
 """
 
+import codecs
 import re
-from collections.abc import Callable
-from typing import NamedTuple
 
 from fastres.data.manifest import ClassInfo
-from fastres.machine.console import say
 from fastres.machine.errors import DataError
 from preprocess.sources.listing import ANNOTATIONS, images, nfc
+from preprocess.sources.records import HOLD_BACK, UNLABELLED, Layout, Record, in_class_folders, natural
 from preprocess.sources.tree import Tree
-
-UNLABELLED = -1
-HOLD_BACK = ", or hold a share of the training images back with --val-fraction 0.2"  # where val has no image
-
-
-class Record(NamedTuple):
-    """One image: its path in the tree and its class index, UNLABELLED in a test split without labels."""
-
-    path: str
-    label: int
-
-
-class Layout(NamedTuple):
-    """Classes in label order; the records of each split in the order of their sample ids."""
-
-    classes: tuple[ClassInfo, ...]
-    splits: dict[str, list[Record]]
 
 
 def read_layout(tree: Tree, without_val: bool = False) -> Layout:
@@ -56,47 +38,19 @@ def read_layout(tree: Tree, without_val: bool = False) -> Layout:
     return Layout(classes, splits)
 
 
-def test_records(
-    tree: Tree, paths: list[str], labels: list[int], have: str, key: Callable[[Record], tuple]
-) -> list[Record]:
-    """Test images by `key`, labelled where each of them has a class in `labels`, and otherwise all UNLABELLED.
-
-    have  what an image with a class does, in words: "lie in folders of classes"
-    """
-    if UNLABELLED in labels:
-        known, other = len(labels) - labels.count(UNLABELLED), paths[labels.index(UNLABELLED)]
-        if known:
-            say(
-                f"{tree.name}: {known} of {len(paths)} test images {have}, and others, such as {other}, do not: packed "
-                "as unlabelled"
-            )
-        labels = [UNLABELLED] * len(paths)
-    return sorted(map(Record, paths, labels), key=key)
-
-
-def in_class_folders(
-    tree: Tree, paths: list[str], label_of: dict[str, int], key: Callable[[Record], tuple]
-) -> list[Record]:
-    """Test images whose classes are the folders that they lie in, right below the split's."""
-    folders = [nfc(path).split("/")[1:-1] for path in paths]
-    labels = [label_of.get(inside[0], UNLABELLED) if inside else UNLABELLED for inside in folders]
-    return test_records(tree, paths, labels, "lie in folders of classes", key)
-
-
 def by_file_name(record: Record) -> tuple:
-    """Sort key: the file's name with its numbers as numbers, so that test_2 comes before test_10."""
-    parts = re.split(r"(\d+)", record.path.rsplit("/", 1)[-1])
-    return tuple(int(p) if i % 2 else p for i, p in enumerate(parts)), record.path
+    """Sort key: the file's name, see `natural`, then its path."""
+    return natural(record.path.rsplit("/", 1)[-1])[0], record.path
 
 
 def lines_of(tree: Tree, path: str) -> list[str]:
-    """A text file's lines without their ends; CRLF, a byte-order mark and Latin-1 are accepted."""
+    """A text file's lines without their ends: CRLF and CR, UTF-16 by its byte-order mark, and Latin-1 are accepted."""
     data = tree.read(path)
     try:
-        text = data.decode("utf-8-sig")
+        text = data.decode("utf-16" if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig")
     except UnicodeDecodeError:
         text = data.decode("latin-1")
-    return [line.rstrip("\r") for line in text.split("\n")]
+    return re.split(r"\r\n|\r|\n", text)
 
 
 def read_classes(tree: Tree) -> tuple[ClassInfo, ...]:
@@ -105,7 +59,7 @@ def read_classes(tree: Tree) -> tuple[ClassInfo, ...]:
         raise DataError(f"{tree.name}: wnids.txt not found, expected one class id a line; take the whole data set")
     line_of: dict[str, int] = {}
     for number, line in enumerate(lines_of(tree, "wnids.txt"), start=1):
-        wnid = nfc(line.strip())
+        wnid = nfc(line.partition("\t")[0].strip())  # names may stand behind it
         if not wnid:
             continue
         if wnid in line_of:

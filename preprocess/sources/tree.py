@@ -125,6 +125,13 @@ def root_unless_whole(
         found += [] if label else [candidate]
     for candidate in found:
         beside = [folder for above in _way(top, candidate) for folder in inside(above)]
+        labels = all(_is_label(_join(top, folder), inside, pictured) for folder in others)
+        if candidate == top and len(others) > 1 and labels and len(inside(top)) == len(others) + 1:
+            shown = ", ".join(f"{folder}/" for folder in others[:5])
+            raise DataError(
+                f"{name}: found a train/ and beside it folders of images alone ({shown}), expected a data set or "
+                "folders of labels; name train with --source, or give it another name where it is a label too"
+            )
         if len(beside) > len(_way(top, candidate)):
             shown = ", ".join(f"{folder}/" for folder in beside[:5])
             raise DataError(

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from fastres.data.formats import IMAGE_ENDINGS
 from fastres.machine.errors import DataError, MachineError
-from preprocess.sources.archive import LARGEST_MEMBER, MemberTree, found_at, plain_name
+from preprocess.sources.archive import LARGEST_MEMBER, MemberTree, found_at, plain_name, too_large
 from preprocess.sources.download import TINY_IMAGENET
 from preprocess.sources.tree import hidden
 
@@ -72,6 +72,8 @@ class ZipReader:
         zip64 = 0xFFFFFFFF in (packed_bytes, size)
         if not flags & IN_DESCRIPTOR and not zip64 and sizes != (member.crc, member.packed_bytes, member.bytes):
             self._damaged(member, "its header is not what the directory says")
+        if member.bytes > LARGEST_MEMBER:
+            raise too_large(self.path, member.name.decode(errors="replace"), member.bytes)
         start = member.offset + LOCAL_HEADER.size
         body = os.pread(self._file, name_bytes + extra_bytes + member.packed_bytes, start)
         if body[:name_bytes] != member.name:
@@ -108,7 +110,8 @@ class ZipTree(MemberTree):
         # bit in the directory may have given an image a name that hides it, and it must not vanish in silence.
         starts = tuple(f"{self.prefix}{folder}/" for folder in self.folders.values())
         for name, member in members.items():
-            if not (name.startswith(starts) and name.lower().endswith(IMAGE_ENDINGS) and not hidden(name)):
+            decoded = name.startswith(starts) and name.lower().endswith(IMAGE_ENDINGS) and not hidden(name)
+            if not decoded and member.bytes <= LARGEST_MEMBER:
                 self.reader.read(member)
 
     def _directory(self, shown: str) -> tuple[dict[str, Member], set[str]]:
@@ -122,11 +125,13 @@ class ZipTree(MemberTree):
             raise DataError(f"{shown}: not a whole zip, {describe(self.path)}") from None
         members: dict[str, Member] = {}
         folders: set[str] = set()
+        # a zip made on Windows may have "\\" where the format asks for "/"; elsewhere it is a letter, or half of one
+        windows = all("/" not in entry.orig_filename for entry in entries)
         for entry in entries:
-            # a zip made on Windows may have "\\" where the format asks for "/"
             raw = entry.orig_filename.encode("utf-8" if entry.flag_bits & UTF8_NAME else "cp437")
-            name = plain_name(shown, entry.filename, _decoded(raw, entry.filename).replace("\\", "/"))
-            if entry.filename.endswith(("/", "\\")):
+            name = _decoded(raw, entry.filename)
+            name = plain_name(shown, entry.filename, name.replace("\\", "/") if windows else name)
+            if entry.filename.endswith(("/", "\\") if windows else "/"):
                 folders.add(name)
                 continue
             self._check(shown, entry)
@@ -150,7 +155,9 @@ class ZipTree(MemberTree):
                 "and give the folder to --source"
             )
         room = self.path.stat().st_size - entry.header_offset - LOCAL_HEADER.size
-        if entry.header_offset < 0 or entry.compress_size > room or entry.file_size > LARGEST_MEMBER:
+        if entry.file_size > LARGEST_MEMBER and entry.filename.lower().endswith(IMAGE_ENDINGS):
+            raise too_large(shown, entry.filename, entry.file_size)
+        if entry.header_offset < 0 or entry.compress_size > room:
             raise DataError(
                 f"{shown}: {entry.filename} cannot be {entry.compress_size:,} bytes at {entry.header_offset:,} "
                 f"for {entry.file_size:,}: its directory is damaged, {describe(self.path)}"

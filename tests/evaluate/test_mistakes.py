@@ -14,7 +14,7 @@ from PIL import Image
 from fastres.data.manifest import load_manifest
 from fastres.data.resident import Resident
 from fastres.evaluate import __main__ as evaluate
-from fastres.evaluate import combining
+from fastres.evaluate import asked, combining
 from fastres.evaluate.answers import likeliest, words_of
 from fastres.evaluate.confusions import block_order, counted, largest, likeness
 from fastres.evaluate.mistake_files import claim_mistakes, write_mistakes
@@ -201,9 +201,9 @@ def test_a_runs_own_folder_is_its_final_weights(packed, weights, tmp_path, capsy
     assert command(target, "--data", packed, "--out", run / FOLDER) == 2
     assert "is a run's own folder, of its final weights" in capsys.readouterr().err and not (run / FOLDER).exists()
     args = evaluate.parser().parse_args([str(target), "--out", str(run / FOLDER)])
-    assert evaluate._is_of_another(args)
+    assert asked._is_of_another(args)
     for own in (run, run / "final.safetensors"):
-        assert not evaluate._is_of_another(evaluate.parser().parse_args([str(own), "--out", str(run / FOLDER)]))
+        assert not asked._is_of_another(evaluate.parser().parse_args([str(own), "--out", str(run / FOLDER)]))
 
 
 def test_the_command_lists_writes_and_writes_again(packed, weights, tmp_path, capsys):

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from fastres.machine.command import run_command
-from fastres.machine.errors import UsageError
+from fastres.machine.errors import MachineError, UsageError
 from fastres.model.weights import save_weights
 from fastres.predict import __main__ as predict
 from fastres.predict import answering
@@ -122,3 +122,37 @@ def test_only_the_views_that_are_asked_for_are_made(photos, model, capsys):
         for method in ("full", "centre", "10-crop", "12-crop")
     }
     assert made == {"full": 1, "centre": 1, "10-crop": 10, "12-crop": 12}
+
+
+@pytest.mark.parametrize("word", ["photos", "photos/a", "photos/**/*.jpg", "-"])
+def test_a_folder_that_cannot_be_listed_is_said(photos, monkeypatch, word):
+    """Its images would be missing among the answers without a word."""
+    listed = os.scandir
+
+    def scandir(path):
+        if str(path).rstrip("/").endswith("photos/a"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return listed(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    with pytest.raises(MachineError, match="photos/a: cannot be listed"):
+        named(word, listed=b"photos\n")
+
+
+def test_lists_as_other_systems_write_them(photos):
+    for encoding in ("utf-16", "utf-8-sig"):
+        assert named("-", listed="photos/b/4\r\nphotos/a/1.jpg\r\n".encode(encoding)) == [
+            "photos/b/4",
+            "photos/a/1.jpg",
+        ]
+    Path("empty").mkdir()
+    with pytest.raises(UsageError, match="standard input names none.*folders without an image"):
+        named("-", listed=b"empty\n")
+
+
+def test_the_remedy_for_a_file_that_cannot_be_read(photos, model, capsys):
+    assert command("photos/a/1.jpg", "photos/a/dangling.jpg", "--model", model) == 2
+    Path("photos/a/dangling.jpg").symlink_to("nowhere")
+    assert command("photos/a/1.jpg", "photos/a/dangling.jpg", "--model", model, "--device", "cpu") == 3
+    said = capsys.readouterr().err
+    assert "cannot be read (No such file or directory); check the path" in said and "convert" not in said

@@ -1,16 +1,24 @@
 """What predict decodes: photos become what the packer would make of them."""
 
+import argparse
 import os
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+import fastres
+from fastres.data.convert import WHITE, colour
 from fastres.data.decode import Recipe
 from fastres.data.manifest import load_manifest
+from fastres.model import export
+from fastres.predict import __main__ as predict
 from fastres.predict.__main__ import parser
+from fastres.predict.answering import open_model
 from fastres.predict.decoding import decoded
 from tests.support.packing import arrays
+from tests.support.tiny_runs import train_tiny
 from tests.support.trees import picture, write_image
 
 
@@ -38,7 +46,7 @@ def test_photos_are_decoded_as_the_packer_does(photos, packer, tmp_path, backgro
     assert code == 0, err
     images, _, files = arrays(tmp_path / "packed", "val")
     options = parser().parse_args(["x.png", "--model", "m", *background])
-    recipe = Recipe(16, resize=True, background=options.background)
+    recipe = Recipe(16, resize=True, background=options.background or WHITE)
     for size in (3, 100):  # in processes, and in this one
         parts = list(decoded([photos / path for path in files], recipe, size))
         np.testing.assert_array_equal(np.concatenate([part.pixels for part in parts]), images)
@@ -57,3 +65,40 @@ def test_what_is_no_photo(tmp_path):
         assert [fault is None for fault in faults] == [False, False, True, False, False]
         assert "no regular file" in faults[0] and "No such file" in faults[1] and "404 Not" in faults[3]
         assert sum(len(part.pixels) for part in parts) == 1
+
+
+def test_a_model_remembers_the_background_of_its_images(packer, tmp_path, capsys):
+    """From the packed data through a run's weights, an export and its answers; another where it is asked for."""
+    folder = tmp_path / "photos"
+    for number, label in enumerate(("cat", "dog")):
+        for k in range(6):
+            pixels = np.dstack([picture(16, 10 * number + k), np.full((16, 16), 255 * (k % 2), np.uint8)])
+            (folder / ("train" if k < 4 else "val") / label).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).save(folder / ("train" if k < 4 else "val") / label / f"{k}.png")
+    assert packer("--source", folder, "--side", 16, "--background", "black")[0] == 0
+    run = tmp_path / "run"
+    train_tiny(packer.out, run, "--device", "cpu", "--set", "batch_size=4")
+    export.main([str(run), "--safetensors", str(tmp_path / "net.safetensors")])
+    cpu = torch.device("cpu")
+    for model in (run, tmp_path / "net.safetensors"):
+        _, card, _ = open_model(model, "fp32", cpu)
+        assert card.background == "#000000" and "transparent pixels on #000000" in card.preprocessing()
+    capsys.readouterr()
+    answers = {}
+    for name, more in (("own", ()), ("black", ("--background", "black")), ("white", ("--background", "white"))):
+        words = [folder / "val", "--model", run, "--device", "cpu", "--precision", "fp32", "--json", *more]
+        predict.main([str(word) for word in words])
+        answers[name] = capsys.readouterr().out
+    assert answers["own"] == answers["black"] != answers["white"]
+    (path,) = (folder / "val/cat").glob("4.png")
+    loaded = fastres.load(run, device="cpu", precision="fp32")
+    one = [
+        loaded.predict(path, **more)[0].probabilities for more in ({}, {"background": "black"}, {"background": "white"})
+    ]
+    assert one[0] == one[1] != one[2]
+
+
+@pytest.mark.parametrize("text", ["hsv(0,300%,900%)", "rgb(300,0,0)", "#12345678"])
+def test_a_colour_that_no_screen_has(text):
+    with pytest.raises(argparse.ArgumentTypeError, match="expected a colour"):
+        colour(text)

@@ -10,7 +10,7 @@ from PIL import Image
 from fastres.data.described import describe
 from fastres.data.manifest import load_manifest
 from preprocess.held_out import hold_out
-from preprocess.sources.tiny_imagenet import Layout, Record
+from preprocess.sources.records import Layout, Record
 from tests.support.packing import arrays, names_in, verify_all
 from tests.support.trees import picture, read_image, write_classes, write_image, write_tree, zip_tree
 
