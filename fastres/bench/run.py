@@ -26,7 +26,7 @@ from fastres.data.manifest import load_manifest
 from fastres.machine import facts, strict_json
 from fastres.machine.arguments import place
 from fastres.machine.console import say, table
-from fastres.machine.device import choose_device
+from fastres.machine.device import CHOICES, choose_device
 from fastres.machine.errors import MachineError, UsageError
 from fastres.machine.kept_code import CACHES
 from fastres.model.network import Architecture
@@ -50,9 +50,9 @@ def main(argv: list[str] | None = None) -> int:
     p.add_argument("--pack", metavar="SOURCE", help="pack this tree or zip first, time it (pack_s), and train from it")
     p.add_argument("--seeds", type=int, default=1, metavar="N", help="seeds 0 to N-1 (default 1)")
     p.add_argument("--engine", choices=tuple(ENGINES), default="resident", help="passed on to train")
-    p.add_argument("--device", default="auto")
-    p.add_argument("--precision", default="auto")
-    p.add_argument("--set", action="append", default=[], metavar="A.B=C", help="passed on to train")
+    p.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    p.add_argument("--precision", choices=CHOICES, default="auto")
+    p.add_argument("--set", action="extend", nargs="+", default=[], metavar="A.B=C", help="passed on to train")
     p.add_argument("--weights", metavar="FILE", help="passed on to train")
     p.add_argument("--json", type=place, metavar="FILE", help="write {machine, rows, ratios} here")
     p.add_argument("--record", type=place, metavar="DIR", help="write a dated folder and rows of results.csv here")

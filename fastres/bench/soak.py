@@ -41,7 +41,7 @@ def main(argv: list[str] | None = None) -> int:
     p.add_argument("--schedule", default="demo", metavar="NAME|FILE.py")
     p.add_argument("--data", type=place, default=Path("packed"), metavar="DIR")
     p.add_argument("--epochs", type=int, default=50, help="over all stages (default %(default)s)")
-    p.add_argument("--device", default="auto")
+    p.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     p.add_argument("--wandb", choices=("offline", "off"), default="offline")
     p.add_argument("--json", type=place, metavar="FILE", help="write {machine, rows, growth} here")
     p.add_argument("--record", type=place, metavar="DIR", help="write a dated folder with JSON, table and chart here")

@@ -43,7 +43,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--seed", type=int, default=0, help="of the draws and of every trial's training")
     p.add_argument("--set", action="extend", nargs="+", default=[], metavar="A.B=C", help="override, as in train")
     p.add_argument("--engine", choices=tuple(ENGINES), default="resident")
-    p.add_argument("--device", default="auto")
+    p.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     p.add_argument("--precision", choices=CHOICES, default="auto")
     p.add_argument("--json", action="store_true", help="print the best as one JSON object")
     return p
