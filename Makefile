@@ -3,10 +3,14 @@
 SHELL  := /bin/bash
 PYTHON ?= python3
 BIN    := .venv/bin
+PIP    := $(BIN)/python -m pip
 DEMO   := runs/live/demo-world
 
 # --no-deps: a lock is complete. --no-build-isolation: FFCV, a source, is built with what the lock has already put there.
-PINNED := $(BIN)/pip install --quiet --no-deps --no-build-isolation --require-hashes
+PINNED := $(PIP) install --quiet --no-deps --no-build-isolation --require-hashes
+
+# an environment whose Python was changed, moved or half made has no pip that runs: it is made anew
+$(shell [ ! -e .venv ] || $(BIN)/python -m pip --version >/dev/null 2>&1 || rm -f .venv/*.stamp)
 
 # a locked set-up is made even where an unlocked one is
 KIND   := $(if $(LOCKED),-locked)
@@ -47,7 +51,7 @@ lint: .venv/lint.stamp
 	$(BIN)/ruff format --check .
 
 bench: setup
-	$(BIN)/pip install --quiet kornia timm lightning
+	$(PIP) install --quiet kornia timm lightning
 	$(BIN)/python -m fastres.bench views
 	$(BIN)/python -m fastres.bench steps
 
@@ -55,8 +59,8 @@ LOCK = $(BIN)/uv pip compile setup.py --quiet --generate-hashes --no-annotate --
   --python $(BIN)/python --no-build-isolation-package ffcv --custom-compile-command 'make lock'
 
 lock: setup
-	$(BIN)/pip install --quiet uv
-	$(BIN)/pip freeze --exclude-editable > .venv/frozen.txt
+	$(PIP) install --quiet uv
+	$(PIP) freeze --exclude-editable > .venv/frozen.txt
 	$(LOCK) --output-file requirements.lock
 	$(LOCK) --output-file requirements-all.lock $(addprefix --extra ,ffcv dali search dashboard timm onnx dev)
 
@@ -64,25 +68,27 @@ clean:
 	rm -rf .venv $(DEMO) runs/live/demo-s0 build dist *.egg-info .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.venv/bin/python:
+.venv/made.stamp:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-	  { echo "error: $(PYTHON) is older than Python 3.11: install it, then make PYTHON=python3.11 ..."; exit 4; }
-	$(PYTHON) -m venv .venv
-	$(if $(LOCKED),,$(BIN)/pip install --quiet --upgrade pip setuptools wheel)
+	  { echo "error: $(PYTHON) is no Python 3.11 or newer: install one, then make PYTHON=python3.11 ..."; exit 4; }
+	$(PYTHON) -m venv --clear .venv || \
+	  { echo "error: $(PYTHON) makes no environments: on Debian and Ubuntu apt install python3-venv, then again"; exit 4; }
+	$(if $(LOCKED),,$(PIP) install --quiet --upgrade pip setuptools wheel)
+	@touch $@
 
-.venv/lint.stamp: | .venv/bin/python
-	$(BIN)/pip install --quiet 'ruff>=0.17,<0.18'
+.venv/lint.stamp: | .venv/made.stamp
+	$(PIP) install --quiet 'ruff>=0.17,<0.18'
 	@touch $@
 
 # A torch that lies on the machine without a torchvision to match is not what we want: ask for both by name, first.
 # LOCKED=1: exactly the versions and files of the lock instead, each checked by its sha256, by the pip that Python brings.
-.venv/base$(KIND).stamp: setup.py $(if $(LOCKED),requirements.lock) | .venv/bin/python
+.venv/base$(KIND).stamp: setup.py $(if $(LOCKED),requirements.lock) | .venv/made.stamp
 ifdef LOCKED
 	$(PINNED) -r requirements.lock
-	$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
+	$(PIP) install --quiet --no-deps --no-build-isolation --editable .
 else
-	$(BIN)/pip install --quiet torch torchvision
-	$(BIN)/pip install --quiet --editable .
+	$(PIP) install --quiet torch torchvision
+	$(PIP) install --quiet --editable .
 endif
 	@touch $@
 
@@ -91,7 +97,7 @@ endif
 ifdef LOCKED
 	$(PINNED) -r requirements-all.lock
 else
-	$(BIN)/pip install --quiet --no-build-isolation 'ffcv>=1.0.2'
-	$(BIN)/pip install --quiet --editable '.[ffcv,dali,search,dashboard,timm,onnx,dev]'
+	$(PIP) install --quiet --no-build-isolation 'ffcv>=1.0.2'
+	$(PIP) install --quiet --editable '.[ffcv,dali,search,dashboard,timm,onnx,dev]'
 endif
 	@touch $@

@@ -17,7 +17,10 @@ if sys.argv[:1] == ["-m"] and "-m" in sys.orig_argv:  # `python -m fastres...`: 
         leave_at_once()
         waiting.choose()
 
-_OF_API = ("FastresError", "Model", "Prediction", "Run", "load", "pack")  # as __init__.pyi tells type checkers
+_OF_API = (  # as __init__.pyi tells type checkers
+    *("DataError", "Diverged", "FastresError", "MachineError", "Preempted", "UsageError"),
+    *("Model", "Prediction", "Run", "load", "pack"),
+)
 
 
 def __getattr__(name: str) -> object:

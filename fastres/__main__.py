@@ -11,6 +11,7 @@ from fastres import __version__
 from fastres.machine import waiting
 from fastres.machine.command import run_command
 from fastres.machine.errors import UsageError
+from fastres.machine.packer import packer
 
 # name: the module whose `main` it is, and what it does
 COMMANDS = {
@@ -42,7 +43,9 @@ def main(argv: list[str] | None = None) -> int:
         nearest = difflib.get_close_matches(name, COMMANDS, n=1, cutoff=0.5)
         meant = f"did you mean {nearest[0]}? " if nearest else ""
         raise UsageError(f"fastres {name}: no such command; {meant}expected one of {', '.join(COMMANDS)}")
-    return importlib.import_module(COMMANDS[name][0]).main(arguments)
+    module = COMMANDS[name][0]
+    found = packer(module.partition(".")[2]) if module.startswith("preprocess.") else importlib.import_module(module)
+    return found.main(arguments)
 
 
 def overview() -> str:

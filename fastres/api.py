@@ -10,7 +10,6 @@ A keyword is the command's option of that name, with its default and its checks.
 an exit code raises a FastresError with that sentence and `exit_code`. Nothing needs a guard of `__main__`.
 """
 
-import importlib
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -19,7 +18,8 @@ from fastres.data.manifest import Manifest
 from fastres.machine.arguments import asked
 from fastres.machine.command import told
 from fastres.machine.device import settings_kept
-from fastres.machine.errors import FastresError
+from fastres.machine.errors import DataError, Diverged, FastresError, MachineError, Preempted, UsageError
+from fastres.machine.packer import packer
 from fastres.machine.processes.distributed import open_world
 from fastres.model.target import final_weights
 from fastres.predict.answering import open_model
@@ -28,7 +28,20 @@ from fastres.track.run_config import read_object
 from fastres.train import command
 from fastres.train.summary import of_finished
 
-__all__ = ["FastresError", "Model", "Prediction", "Run", "load", "pack", "train"]
+__all__ = [
+    "DataError",
+    "Diverged",
+    "FastresError",
+    "MachineError",
+    "Model",
+    "Preempted",
+    "Prediction",
+    "Run",
+    "UsageError",
+    "load",
+    "pack",
+    "train",
+]
 
 
 class Run:
@@ -53,9 +66,17 @@ class Run:
         """The network that the run ended with, on the best device here."""
         return load(self.folder)
 
-    def predict(self, images: Place | Picture | Iterable[Place | Picture], **options: str) -> list[Prediction]:
+    def predict(
+        self,
+        images: Place | Picture | Iterable[Place | Picture],
+        *,
+        views: str = "12-crop",
+        combine: str = "expsum",
+        background: str | None = None,
+        gate: float | None = None,
+    ) -> list[Prediction]:
         """As Model.predict."""
-        return self.model.predict(images, **options)
+        return self.model.predict(images, views=views, combine=combine, background=background, gate=gate)
 
 
 @told
@@ -121,6 +142,5 @@ def pack(
     """Pack a data set, unless it is packed already: `python preprocess/pack.py`, whose --help has the options. Returns
     what was packed: its classes, and the counts of each split."""
     named = locals()
-    options = importlib.import_module("preprocess.options")  # the packer stands above this package
-    packer = importlib.import_module("preprocess.pack")
-    return packer.packed(options.completed(asked(options.parser(), **named)))[0]
+    options = packer("options")
+    return packer("pack").packed(options.completed(asked(options.parser(), **named)))[0]

@@ -17,6 +17,7 @@ from fastres.data.manifest import Manifest
 from fastres.data.resident import Resident
 from fastres.machine.errors import DataError, MachineError
 from fastres.machine.memory import free_bytes, free_gpu_bytes, processes_here
+from fastres.machine.packer import COMMAND
 
 Opener = Callable[[Path, Manifest, str, torch.device], Split]
 ENGINES: dict[str, Opener] = {"resident": Resident, "ffcv": open_ffcv, "dali": open_dali}
@@ -29,7 +30,7 @@ def open_split(engine: str, packed: Path, manifest: Manifest, split: str, device
     if split in manifest.splits and f"{split}.{PIXEL_FILES[engine]}" not in manifest.files:
         raise DataError(
             f"{packed}: packed for {', '.join(packed_for(manifest, split)) or 'no engine'}, not for {engine}; run "
-            f"`python preprocess/pack.py --engines {engine}` for this folder, or use another --engine"
+            f"`{COMMAND} --engines {engine}` for this folder, or use another --engine"
         )
     try:
         return ENGINES[engine](packed, manifest, split, device)
@@ -58,7 +59,7 @@ def too_large(packed: Path, splits: Sequence[str], need: int, have: int | None, 
     free = "less is free" if have is None else f"{have / 1e9:.2f} GB are free"
     return (
         f"{packed}: the images of {' and '.join(splits)} need {need / 1e9:.2f} GB of {what}, {free}; read them from "
-        "disk instead with --engine ffcv (python preprocess/pack.py --engines ffcv packs for it), or free some memory"
+        f"disk instead with --engine ffcv ({COMMAND} --engines ffcv packs for it), or free some memory"
     )
 
 

@@ -59,7 +59,7 @@ class FfcvReader:
         torch.set_num_threads(threads)
         metadata = self.loader.reader.metadata
         if not np.array_equal(metadata["f1"], labels) or not np.array_equal(metadata["f2"], np.arange(len(labels))):
-            raise DataError(f"{file.path}: its labels or ids are not those of the index; run preprocess/pack.py again")
+            raise DataError(f"{file.path}: its labels or ids are not those of the index; {REMEDY}")
 
     def read(self, ids: np.ndarray, batch_size: int) -> Iterator[np.ndarray]:
         """See stream.Reader."""

@@ -20,11 +20,12 @@ from fastres.data.fields import check_fields
 from fastres.machine import strict_json
 from fastres.machine.errors import DataError
 from fastres.machine.files import read_regular, write_atomic
+from fastres.machine.packer import COMMAND
 
 FORMAT = 1
 FILE_NAME = "manifest.json"
 SAMPLES, SAMPLE_BYTES = 64, 1 << 16
-REMEDY = "run `python preprocess/pack.py` again for this folder"
+REMEDY = f"run `{COMMAND}` again for this folder"
 
 
 @dataclass(frozen=True)

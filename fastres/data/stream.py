@@ -10,7 +10,7 @@ import torch
 from fastres.data.ahead import Ahead
 from fastres.data.batch import Batch, check_ids
 from fastres.data.labels import read_labels
-from fastres.data.manifest import Manifest
+from fastres.data.manifest import REMEDY, Manifest
 from fastres.data.trust import Watched
 from fastres.machine.errors import DataError
 
@@ -90,7 +90,7 @@ class Stream:
                 if tuple(chunk.shape) != (len(part), self.side, self.side, 3):
                     raise DataError(
                         f"the {self.reader.name} engine delivered {tuple(chunk.shape)}, expected "
-                        f"{(len(part), self.side, self.side, 3)}; run preprocess/pack.py again"
+                        f"{(len(part), self.side, self.side, 3)}; {REMEDY}"
                     )
                 images = chunk if isinstance(chunk, torch.Tensor) else self._copy(chunk)
                 positions = torch.from_numpy(part)

@@ -17,6 +17,7 @@ from typing import NamedTuple
 from fastres.machine.compilers import PROBES
 from fastres.machine.errors import first_line
 from fastres.machine.extras import EXTRAS, install_line, is_here
+from fastres.machine.packer import COMMAND, OURS
 from fastres.machine.versions import OLDEST, REMEDY, at_least
 from fastres.machine.versions import installed as _version
 
@@ -231,14 +232,13 @@ def _shared_memory() -> Finding:
 def _packed(packed: Path) -> Finding:
     """As the packer's own check sees it, which is a command above this room."""
     if not packed.exists():
-        return Finding("packed data", "gap", f"no {packed}", "python preprocess/pack.py")
-    packer = Path(__file__).parents[2] / "preprocess" / "pack.py"  # by path: any folder may have a `preprocess`
-    check = [sys.executable, str(packer), "--check", "--json", "--out", str(packed)]
+        return Finding("packed data", "gap", f"no {packed}", COMMAND)
+    check = [sys.executable, str(OURS.with_name("pack.py")), "--check", "--json", "--out", str(packed)]
     done = subprocess.run(check, capture_output=True, text=True)
     if done.returncode:
         said = [line for line in done.stderr.splitlines() if line.strip()] or [f"exit code {done.returncode}"]
         found = said[-1].removeprefix("error: ")
-        return Finding("packed data", "fault", found, f"python preprocess/pack.py --out {packed}")
+        return Finding("packed data", "fault", found, f"{COMMAND} --out {packed}")
     whole = json.loads(done.stdout)
     counts = ", ".join(f"{name} {count:,}" for name, count in whole["images"].items())
     return Finding("packed data", "ok", f"{packed}: {whole['classes']} classes of {whole['side']} px; {counts}")

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable
 from functools import wraps
+from typing import ParamSpec, TypeVar
 
 from fastres.machine import terminal
 from fastres.machine.errors import FastresError, MachineError, Preempted, machine_fault, of_the_machine
@@ -36,11 +37,15 @@ def run_command(main: Callable[[], int | None]) -> int:
     return code
 
 
-def told(function: Callable) -> Callable:
+Given = ParamSpec("Given")
+Found = TypeVar("Found")
+
+
+def told(function: Callable[Given, Found]) -> Callable[Given, Found]:
     """For functions that callers in Python use: what is the machine's fault is raised as a MachineError."""
 
     @wraps(function)
-    def called(*given, **named):
+    def called(*given: Given.args, **named: Given.kwargs) -> Found:
         try:
             return function(*given, **named)
         except (OSError, MemoryError, RuntimeError) as error:

@@ -118,7 +118,7 @@ def _font(size: int) -> ImageFont.FreeTypeFont:
     """The font of the other pictures, which comes with matplotlib."""
     import matplotlib
 
-    return ImageFont.truetype(Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf"), size)
+    return ImageFont.truetype(str(Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")), size)
 
 
 def _fitting(text: str, size: int, width: int) -> str:
