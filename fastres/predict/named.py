@@ -73,8 +73,10 @@ def _before_magic(pattern: str) -> str:
 
 
 def _refused(error: OSError) -> None:
-    """A folder that cannot be listed ends the command: its images would be missing without a word."""
-    raise MachineError(f"image {error.filename}: cannot be listed ({error.strerror}); check its permissions")
+    """A folder that cannot be listed ends the command: its images would be missing without a word. One that is not
+    there has none."""
+    if not isinstance(error, FileNotFoundError):
+        raise MachineError(f"image {error.filename}: cannot be listed ({error.strerror}); check its permissions")
 
 
 def _inside(folder: Path, fault: str) -> list[Path]:

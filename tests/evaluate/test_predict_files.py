@@ -64,7 +64,7 @@ def test_folders_patterns_and_lists_name_their_images(photos):
     assert named("photos/notes.txt") == ["photos/notes.txt"], "what is named itself is tried"
 
 
-@pytest.mark.parametrize("word", ["photos/none.jpg", "photos/*.tiff", "empty", "-"])
+@pytest.mark.parametrize("word", ["photos/none.jpg", "photos/*.tiff", "phtos/**/*.jpg", "empty", "-"])
 def test_a_word_that_names_no_image(photos, word):
     Path("empty").mkdir()
     with pytest.raises(UsageError, match=r"image .*expected|image .*check it"):
