@@ -14,6 +14,7 @@ from fastres.data import trust
 from fastres.data.ahead import Ahead
 from fastres.data.engines import ENGINES, open_split, packed_for
 from fastres.data.manifest import load_manifest
+from fastres.data.slices import slices
 from fastres.machine.errors import DataError, MachineError
 from fastres.train import command as train_command
 from preprocess import pack
@@ -65,8 +66,7 @@ def test_same_pixels_labels_and_ids_in_the_order_asked_for(opened, packed_for_en
 def test_each_processes_share_is_delivered_once_and_unpadded(opened, processes):
     data, seen = opened("train"), []
     for rank in range(processes):
-        share = np.arange(len(data))[rank::processes]
-        seen += epoch(data, share, 7)[2].tolist()
+        seen += [i for batch in slices(data, np.arange(len(data)), 7, rank, processes) for i in batch.ids.tolist()]
     assert sorted(seen) == list(range(len(data)))
 
 

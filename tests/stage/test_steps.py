@@ -207,9 +207,18 @@ def test_checkpoint_of_one_step_continues_in_another(packed):
     x = torch.randn(4, 3, 32, 32).to(memory_format=torch.channels_last)
     first._update(x, torch.tensor([0, 1, 2, 3]))
     state = copy.deepcopy(first.state_dict())
+    weights = copy.deepcopy(network.state_dict())
+    first._update(x, torch.tensor([3, 2, 1, 0]))
+    expected = copy.deepcopy(network.state_dict())
+    network.load_state_dict(weights)
     second = PlainStep(network, sgd(learning, Optimizer(), 0.01), CPU)
     second.load_state_dict(state)
-    assert second.optimizer.state_dict()["state"].keys() == first.optimizer.state_dict()["state"].keys()
+    second._update(x, torch.tensor([3, 2, 1, 0]))
+    for name, value in network.state_dict().items():
+        torch.testing.assert_close(value, expected[name], rtol=1e-4, atol=1e-6)
+    network.load_state_dict(weights)
+    PlainStep(network, sgd(learning, Optimizer(), 0.01), CPU)._update(x, torch.tensor([3, 2, 1, 0]))
+    assert (network.fc.weight - expected["fc.weight"]).abs().max() > 1e-4, "without its momentum it goes elsewhere"
 
 
 @pytest.mark.fault(18)

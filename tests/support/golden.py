@@ -32,8 +32,9 @@ SCHEDULE = "demo"
 WORLD = replace(TARGET, train_per_class=5, val_per_class=2, test=2)
 # Nats. Other processors round otherwise, and 16 steps carry that on. Measured when this was written: the plain step
 # instead of the folded one moved these losses by 0.0001, two threads instead of one by 0.001, bfloat16 instead of
-# float32 by 0.002, another seed by 0.12.
-TOLERANCE = 0.02
+# float32 by 0.002, reversed eigenvalues of the lighting by 0.015, another seed by 0.12. Constants whose change moves
+# them by less are compared in tests/views/test_constants.py.
+TOLERANCE = 0.005
 
 
 def kind() -> dict:

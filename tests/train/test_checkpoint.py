@@ -1,5 +1,6 @@
 """Checkpoints: the last two and the best; off the training thread; full disks and damage are said, nothing is lost."""
 
+import json
 import pickle
 import resource
 import threading
@@ -217,8 +218,9 @@ def test_the_best_checkpoint_can_be_evaluated(packed, tmp_path, capsys):
     assert 2 <= len(found) <= 3 and scored
     best = min(scored, key=lambda saved: saved.error)
     capsys.readouterr()
-    assert evaluate_main([str(best.path), "--data", str(packed)]) == 0
-    assert f"{best.error:.2f}" in capsys.readouterr().out, "its centre-crop error"
+    assert evaluate_main([str(best.path), "--data", str(packed), "--json"]) == 0
+    errors = json.loads(capsys.readouterr().out)["errors"]["expsum"]
+    assert errors["centre"]["top1"] == pytest.approx(best.error)
     assert set(read_weights(best.path)) >= {"conv1.weight", "fc.bias"}
 
 

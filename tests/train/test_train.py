@@ -230,6 +230,10 @@ def test_dry_run_trains_nothing(packed, tmp_path, capsys):
     result = json.loads(capsys.readouterr().out)
     assert [row["steps"] for row in result["stages"]] == [3, 6, 3, 6]
     assert all(result[f"expected_{part}_s"] > 0 for part in ("train", "val", "eval")) and result["load_per_core"] >= 0
+    for row in result["stages"]:
+        assert row["expected_s"] == pytest.approx(row["epochs"] * 40 / row["img_per_s"])
+    assert result["expected_train_s"] == pytest.approx(sum(row["expected_s"] for row in result["stages"]))
+    assert result["expected_val_s"] == pytest.approx(sum(row["validation_s"] for row in result["stages"]))
     by_stage = [row["validation_s"] / row["epochs"] for row in result["stages"]]
     assert result["expected_eval_s"] == pytest.approx(12 * by_stage[-1])
     assert result["schedule"]["stages"][2]["surgery"] == ["stem:torch7"]
