@@ -120,7 +120,7 @@ ONE_CYCLE = replace(
 
 # No more compute than `paper`: one cycle; a first layer made for these photos (see model/pullback.py), so that two
 # epochs each will do for it and for the head; everything on the images' own size from there on, in a single cycle;
-# colours as they are. Of real photos at a quarter of the size (runs/2026-11-30_study-part_amd-epyc-2-cores-2, one seed)
+# colours as they are. Of real photos at a quarter of the size (runs/2026-11-30_study-part_amd-epyc-2-cores-4, one seed)
 # it errs on 56.1 %, `one-cycle` on 57.9, `paper` on 61.0; on corrupted ones on 78.0, 75.8 and 77.4. Rate and colours
 # were chosen by single runs of two epochs of the last stage.
 MODERN = replace(
