@@ -1,5 +1,6 @@
 """How a command's process begins and ends: with its streams protected, with one sentence, with an exit code."""
 
+import os
 import sys
 from collections.abc import Callable
 from functools import wraps
@@ -13,6 +14,7 @@ from fastres.machine.processes.signals import Interrupted, interruptible
 def run_command(main: Callable[[], int | None]) -> int:
     """Call `main`; a FastresError, a signal, and what is the machine's fault become a sentence and an exit code."""
     terminal.protect()
+    os.environ.pop("MPLBACKEND", None)  # matplotlib's import fails on an unknown one, and no command opens a window
     try:
         with interruptible():
             code = main() or 0

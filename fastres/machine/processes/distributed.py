@@ -34,6 +34,13 @@ SHOWN = 5  # differences between processes in one sentence
 TORCHRUN_SETS = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 
 
+def _check_place() -> None:
+    """MachineError for a rank that no process of so many has: it would wait minutes for a place that is never free."""
+    rank, size = os.environ["RANK"], os.environ["WORLD_SIZE"]
+    if not (rank.isdigit() and size.isdigit() and int(rank) < int(size)):
+        raise MachineError(f"RANK is {rank} of WORLD_SIZE {size}, expected 0 or more and below it; start with torchrun")
+
+
 class Processes(World):
     """Several processes, started by torchrun."""
 
@@ -44,6 +51,7 @@ class Processes(World):
 
         self._dist = dist
         self._timeout = timedelta(seconds=PATIENCE_S)
+        _check_place()
         try:
             store, self.rank, self.size = next(dist.rendezvous("env://", timeout=timedelta(minutes=5)))
             # tensors on the CPU go through gloo also where gradients go through NCCL
