@@ -43,6 +43,14 @@ def parser() -> argparse.ArgumentParser:
     return p
 
 
+def is_export(content: bytes) -> bool:
+    """Whether a file is what this command writes: safetensors or ONNX, with our metadata in it."""
+    header = int.from_bytes(content[:8], "little")
+    if content[8:9] == b"{" and header <= len(content) - 8:
+        return b'"fastres"' in content[8 : 8 + header]
+    return content[:1] == b"\x08" and b"fastres" in content  # an ONNX begins with its version's field
+
+
 def main(argv: list[str] | None = None) -> int:
     args = parser().parse_args(argv)
     if not args.onnx and not args.safetensors:
@@ -52,7 +60,7 @@ def main(argv: list[str] | None = None) -> int:
     model = read_model(args.target)
     read = [*read_with(model), *([args.classes] if args.classes else [])]
     for option, out in (("--safetensors", args.safetensors), ("--onnx", args.onnx)):
-        refuse_onto(option, out, read, lambda content: b"fastres" in content)  # in the metadata of either
+        refuse_onto(option, out, read, is_export)
     network = network_from(model.state, model.source)
     architecture = describe(model.state)
     metadata = completed(model.metadata, Given.of(args), model.source)

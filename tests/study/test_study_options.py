@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from fastres.machine.command import run_command
+from fastres.machine.errors import UsageError
 from fastres.schedules import SCHEDULES
 from fastres.study import __main__ as study_module
 from fastres.study.jobs import plan
@@ -84,3 +85,10 @@ def test_the_estimate_is_the_arithmetic_of_an_epoch(monkeypatch, tmp_path):
     assert found["jobs"][1]["seconds"] == pytest.approx(one_run)
     assert found["search_seconds"] == pytest.approx(4 * trial / 2)
     assert found["seconds"] == pytest.approx((4 * trial + 2 * one_run) / 2)
+
+
+def test_weights_of_a_mistyped_architecture_are_refused(tmp_path):
+    """They were ignored, and the schedule's own taken."""
+    (tmp_path / "net.pth").touch()
+    with pytest.raises(UsageError, match="no architecture 'resnet-18', did you mean resnet18"):
+        prepare._nets([f"resnet-18={tmp_path / 'net.pth'}"])

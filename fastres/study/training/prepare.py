@@ -1,6 +1,7 @@
 """From the study's command line to trained runs: data, nets, schedules, jobs, their outcomes."""
 
 import argparse
+import difflib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -12,6 +13,7 @@ from fastres.data.manifest import Manifest, load_manifest
 from fastres.machine.device import choose_device
 from fastres.machine.errors import Diverged, UsageError
 from fastres.model.flop import stage_flop
+from fastres.model.network import BLOCKS
 from fastres.schedules import BEYOND, PLAIN, SYSTEMS, TORCH7, quarter, small_world
 from fastres.schedules.loading import load_schedule, override
 from fastres.schedules.small import NETS
@@ -194,5 +196,9 @@ def _nets(given: list[str]) -> dict[str, list[str]]:
         arch, equals, file = text.partition("=")
         if not equals or not Path(file).is_file():
             raise UsageError(f"--weights {text}: expected ARCH=FILE, such as resnet18=net.pth, and the file")
+        if arch not in BLOCKS:
+            nearest = difflib.get_close_matches(arch, BLOCKS, n=1)
+            meant = f"did you mean {nearest[0]}? " if nearest else ""
+            raise UsageError(f"--weights {text}: no architecture {arch!r}, {meant}expected one of {', '.join(BLOCKS)}")
         found.setdefault(arch, []).append(file)
     return found
