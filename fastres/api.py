@@ -12,10 +12,9 @@ an exit code raises a FastresError with that sentence and `exit_code`. Nothing n
 
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
-from pathlib import Path
 
 from fastres.data.manifest import Manifest
-from fastres.machine.arguments import asked
+from fastres.machine.arguments import asked, path_of
 from fastres.machine.command import told
 from fastres.machine.device import settings_kept
 from fastres.machine.errors import DataError, Diverged, FastresError, MachineError, Preempted, UsageError
@@ -49,7 +48,7 @@ class Run:
 
     def __init__(self, folder: Place) -> None:
         """DataError where the run is not finished, MachineError where there is none."""
-        self.folder = Path(folder)
+        self.folder = path_of(folder)
         final_weights(self.folder)
         self.summary: dict = of_finished(
             self.folder, read_object(self.folder / "summary.json", "train the run again") or {}
@@ -85,7 +84,7 @@ def load(path: Place, *, device: str = "auto", precision: str = "auto") -> Model
 
     A GPU changes torch's settings of the whole process; this call restores them when it ends, and so does `predict`."""
     with settings_kept(), open_world(device) as world:
-        return Model(*open_model(Path(path), precision, world.device), path)
+        return Model(*open_model(path_of(path), precision, world.device), path)
 
 
 @told

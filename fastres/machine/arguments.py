@@ -1,6 +1,7 @@
 """What command lines have in common."""
 
 import argparse
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NoReturn
@@ -18,15 +19,29 @@ def place(text: str) -> Path:
     return Path(text)
 
 
+def path_of(path: object) -> Path:
+    """The same for callers in Python. UsageError for what is no path, or an empty one."""
+    if not isinstance(path, str | os.PathLike):
+        raise UsageError(f"found {path!r}, expected a path")
+    try:
+        return place(os.fspath(path))
+    except argparse.ArgumentTypeError as error:
+        raise UsageError(f"path {error}") from None
+
+
 def asked(parser: argparse.ArgumentParser, **named) -> argparse.Namespace:
     """What `parser` makes of its options by name, for callers in Python: `per_class=(100, 10)` is --per-class 100,10.
 
-    None and False leave an option away, True gives it without a value; of a mapping each pair is a word, NAME=VALUE.
-    UsageError where the command line would end with exit code 2.
+    None leaves an option away, and so does False one without a value, which True gives; of a mapping each pair is a
+    word, NAME=VALUE. UsageError where the command line would end with exit code 2, and for False where a value belongs.
     """
+    options = [word for action in parser._actions if action.nargs == 0 for word in action.option_strings]
+    switches = {word.lstrip("-").replace("-", "_") for word in options}
     words = []
     for name, value in named.items():
         option = f"--{name.replace('_', '-')}"
+        if value is False and name not in switches:
+            raise UsageError(f"{name}: found False, expected a value; leave it out, or None, for the default")
         if value is None or value is False:
             continue
         if value is True:

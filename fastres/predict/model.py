@@ -16,6 +16,7 @@ from fastres.data.convert import BadImage, colour
 from fastres.data.decode import Recipe, decode_image
 from fastres.evaluate import combining
 from fastres.evaluate.answers import PROBABLE, words_of
+from fastres.machine.arguments import path_of
 from fastres.machine.command import told
 from fastres.machine.device import Precision, settings_kept, use_fast_kernels
 from fastres.machine.errors import DataError, UsageError
@@ -102,7 +103,7 @@ class Model:
                 use_fast_kernels()
             if pictures:
                 return self._of_pictures(pictures, answering, recipe)
-            paths = images_of([Path(word) for word in given], lambda: b"") if given else []
+            paths = images_of([path_of(word) for word in given], lambda: b"") if given else []
             answers = answering.answers(paths, recipe)
             return [self._prediction(a.path, a.classes, a.probabilities, a.fault) for a in answers]
 

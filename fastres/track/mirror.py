@@ -30,6 +30,8 @@ from fastres.track.mirror_folder import note_uploaded, run_id, sync_command
 from fastres.track.run_dir import RunDir
 
 MODES = ("online", "offline", "off")
+# what W&B's WANDB_MODE may be, in ours
+BY_WANDB = {"online": "online", "offline": "offline", "dryrun": "offline", "disabled": "off", "off": "off"}
 QUEUE_LENGTH = 10_000  # points; about 2 MB of text, and half an hour of five points a second
 CLOSE_TIMEOUT = 10.0  # seconds to let W&B finish
 UPLOAD_TIMEOUT = 300.0  # the same where a model of some 45 MB has to go, which the user asked for
@@ -174,6 +176,19 @@ class WandbMirror:
         say(f"W&B stopped ({reason}; see {self._folder / 'mirror.log'}); the run goes on, its own files are complete")
 
 
+def _by_environment() -> str | None:
+    """What W&B's own variables say; None where they say nothing. UsageError for a mode that nobody knows: whoever set
+    it may have meant that nothing is sent."""
+    if os.environ.get("WANDB_DISABLED", "").strip().lower() in ("true", "1", "yes"):
+        return "off"
+    said = os.environ.get("WANDB_MODE", "").strip().lower()
+    if said and said not in BY_WANDB:
+        raise UsageError(
+            f"WANDB_MODE={said}: unknown, expected one of {', '.join(BY_WANDB)}; unset it, or pass --wandb"
+        )
+    return BY_WANDB.get(said)
+
+
 def open_wandb(
     mode: str | None, run_dir: RunDir, project: str, name: str, config: dict, tags: Sequence[str] = ()
 ) -> WandbMirror | NoWandb:
@@ -186,9 +201,7 @@ def open_wandb(
     """
     if mode not in (None, *MODES):
         raise UsageError(f"--wandb {mode}: unknown, expected one of {', '.join(MODES)}")
-    chosen = mode or {"online": "online", "offline": "offline", "dryrun": "offline", "disabled": "off"}.get(
-        os.environ.get("WANDB_MODE", ""), "online" if has_login() else "offline"
-    )
+    chosen = mode or _by_environment() or ("online" if has_login() else "offline")
     if chosen == "off":
         return NoWandb()
     if importlib.util.find_spec("wandb") is None:

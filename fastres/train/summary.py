@@ -64,11 +64,17 @@ def wall_before(log: list[dict]) -> float:
     done after the checkpoint where the next one went on is cut off, and done again."""
     starts = [number for number, record in enumerate(log) if record["event"] == "start"]
     spans = [(log[first], log[after - 1]) for first, after in pairwise(starts)]
-    return sum((_time(last) - _time(first)).total_seconds() for first, last in spans)
+    times = [(_time(first), _time(last)) for first, last in spans]
+    return sum((last - first).total_seconds() for first, last in times if first and last)
 
 
-def _time(record: dict) -> datetime:
-    return datetime.fromisoformat(record["time"])
+def _time(record: dict) -> datetime | None:
+    """None where somebody changed it to what is no time: these are only seconds."""
+    try:
+        found = datetime.fromisoformat(record["time"])
+        return found if found.tzinfo else None
+    except (KeyError, TypeError, ValueError):
+        return None
 
 
 def _stage_summary(epochs: list[dict], index: int, name: str) -> dict:
