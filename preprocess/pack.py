@@ -19,6 +19,7 @@ Exit codes: 0 done, 2 usage, 3 the data are at fault, 4 the machine is (network,
 import argparse
 import contextlib
 import json
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -126,7 +127,7 @@ def pack(source: Source, staging: Staging, options: argparse.Namespace) -> tuple
             data_digest=digest_of_files(files),
             class_digest=digest_of_classes(c.wnid for c in layout.classes),
             source={
-                **{"kind": source.kind, "name": source.path.resolve().name, **source.about},
+                **{"kind": source.kind, "name": Path(os.path.abspath(source.path)).name, **source.about},
                 **{"background": "#{:02x}{:02x}{:02x}".format(*options.background)},
                 **about,
                 **{"ignored": tree.ignored.kinds, "beside": tree.beside},

@@ -81,13 +81,13 @@ def read_layout(tree: TableTree, without_val: bool = False) -> Layout:
 
 
 def fingerprint(table: Path, rows: list[Row]) -> str:
-    """A digest of what the rows say, and of every image's size and time of change, without opening it."""
+    """A digest of what the rows say, and of every image's number, size and time of change, without opening it."""
     digest, root = hashlib.sha256(), table.parent.resolve()
     for row in sorted(rows, key=lambda row: row.path):
         try:
             status = os.stat(root / row.path)
-            seen = (status.st_size, status.st_mtime_ns)
+            seen = (status.st_ino, status.st_size, status.st_mtime_ns)
         except OSError:  # a link to itself: the decoder will say so
-            seen = (-1, -1)
+            seen = (-1, -1, -1)
         digest.update(repr((row.path, row.label, row.split, *seen)).encode())
     return digest.hexdigest()

@@ -111,12 +111,6 @@ def test_constant_or_nan_output_earns_nothing_by_luck():
     assert combining.top_errors(torch.full((10, 10), torch.nan), labels)["top1"] == 100.0
 
 
-@pytest.fixture(scope="module")
-def net():
-    torch.manual_seed(0)
-    return build(Architecture("resnet18", 8, 4)).eval()
-
-
 @pytest.mark.parametrize("images_per_pass", [1, 7, 20, 20_000])
 def test_scores_exactly_n_at_any_batch_size(packed, net, monkeypatch, images_per_pass):
     data = Resident(packed, load_manifest(packed), "val", CPU)
@@ -172,14 +166,6 @@ def test_order_is_kept(packed):
     labels = data.labels.clone()
     labels[3] = (labels[3] + 1) % 4  # one wrong answer of 20 is 5 %
     assert combining.error_table(scores, labels)["expsum"]["12-crop"]["top1"] == 5.0
-
-
-@pytest.fixture
-def weights(packed, net, tmp_path):
-    path = tmp_path / "net.safetensors"
-    digest = load_manifest(packed).class_digest
-    path.write_bytes(save_weights(net, {"upscale": 4, "class_digest": digest, "convention": "half-pixel"}))
-    return path
 
 
 def command(*arguments) -> int:

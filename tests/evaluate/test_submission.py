@@ -11,26 +11,10 @@ from fastres.evaluate import combining
 from fastres.evaluate.scores import score
 from fastres.machine.command import run_command
 from fastres.machine.device import Precision
-from fastres.model.network import Architecture, build
-from fastres.model.weights import save_weights
 from fastres.schedules.types import ViewSettings
 from fastres.views.geometry import Geometry
 
 CPU = torch.device("cpu")
-
-
-@pytest.fixture(scope="module")
-def net():
-    torch.manual_seed(0)
-    return build(Architecture("resnet18", 8, 4)).eval()
-
-
-@pytest.fixture
-def weights(packed, net, tmp_path):
-    path = tmp_path / "net.safetensors"
-    digest = load_manifest(packed).class_digest
-    path.write_bytes(save_weights(net, {"upscale": 4, "class_digest": digest, "convention": "half-pixel"}))
-    return path
 
 
 def command(*arguments) -> int:

@@ -76,6 +76,29 @@ def test_folders_that_change_places_are_other_data(packer, tmp_path):
     assert load_manifest(packer.out).data_digest != before, "not: up to date"
 
 
+def test_images_of_a_table_that_change_places_are_other_data(packer, tmp_path):
+    rows = ["file,label,split"]
+    for number, label in enumerate(("cat", "dog")):
+        for k in range(3):
+            write_image(tmp_path / "t" / label / f"{k}.bmp", picture(32, 10 * number + k))
+            os.utime(tmp_path / "t" / label / f"{k}.bmp", ns=(10**9, 10**9))
+            rows.append(f"{label}/{k}.bmp,{label},{'val' if k == 2 else 'train'}")
+    (tmp_path / "t/labels.csv").write_text("\n".join(rows) + "\n")
+    assert packer("--source", tmp_path / "t/labels.csv", "--side", 32)[0] == 0
+    before = load_manifest(packer.out).data_digest
+    for old, new in (("cat", "x"), ("dog", "cat"), ("x", "dog")):
+        (tmp_path / "t" / old).rename(tmp_path / "t" / new)
+    assert packer("--source", tmp_path / "t/labels.csv", "--side", 32)[0] == 0
+    assert load_manifest(packer.out).data_digest != before
+
+
+def test_a_link_goes_by_its_own_name(packer, tmp_path):
+    whole(tmp_path / "there", "cat", "dog")
+    (tmp_path / "pets").symlink_to(tmp_path / "there")
+    assert packer("--source", tmp_path / "pets", "--side", 32)[0] == 0
+    assert load_manifest(packer.out).source["name"] == "pets"
+
+
 def test_what_is_left_out_with_an_empty_class_is_counted(packer, tmp_path):
     tree = whole(tmp_path / "a", "bird", "cat", "dog")
     shutil.copytree(tree / "val", tree / "test")
